@@ -1,0 +1,117 @@
+"""Staged, bounded, crash-proof process pipelines for CPU-heavy batch jobs.
+
+Where things are (imports point down only)::
+
+    cli                 python -m mpengine
+    engine              Engine: run, iter, map, cancel, snapshot
+    coordinator         the one loop in the parent, the source's feed, the consumer's side
+    backends            where batches run: worker processes, or inline for debugging
+    processes           worker processes as the parent sees them: identity, starting, registry, stopping
+    worker              what runs in a worker process
+    ipc    scheduler    messages, queues, codec, control block; and the decisions, which are pure
+    plan                from a pipeline to chains
+    pipeline            Stage, Pipeline: frozen descriptions
+    results  policies  cancellation  metrics
+    errors
+
+Names are loaded when they are first used (PEP 562), so a worker never pays for what only the parent needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mpengine.cancellation import CancelEvent, cancelled
+    from mpengine.engine import Engine
+    from mpengine.errors import (
+        EngineClosedError,
+        EngineError,
+        InternalError,
+        ItemTimeoutError,
+        MemoryLimitError,
+        PipelineError,
+        StageError,
+        WorkerDiedError,
+    )
+    from mpengine.metrics import Snapshot, StageMetrics, WorkerMetrics
+    from mpengine.pipeline import SKIP, KillSwitch, Pipeline, Stage, WorkerState, stage
+    from mpengine.policies import ErrorPolicy, Retry
+    from mpengine.results import Err, ItemError, Ok, Report
+
+_HOME = {
+    "CancelEvent": "cancellation",
+    "Engine": "engine",
+    "EngineClosedError": "errors",
+    "EngineError": "errors",
+    "Err": "results",
+    "ErrorPolicy": "policies",
+    "InternalError": "errors",
+    "ItemError": "results",
+    "ItemTimeoutError": "errors",
+    "KillSwitch": "pipeline",
+    "MemoryLimitError": "errors",
+    "Ok": "results",
+    "Pipeline": "pipeline",
+    "PipelineError": "errors",
+    "Report": "results",
+    "Retry": "policies",
+    "SKIP": "pipeline",
+    "Snapshot": "metrics",
+    "Stage": "pipeline",
+    "StageError": "errors",
+    "StageMetrics": "metrics",
+    "WorkerDiedError": "errors",
+    "WorkerMetrics": "metrics",
+    "WorkerState": "pipeline",
+    "cancelled": "cancellation",
+    "stage": "pipeline",
+}
+
+__all__ = [
+    "SKIP",
+    "CancelEvent",
+    "Engine",
+    "EngineClosedError",
+    "EngineError",
+    "Err",
+    "ErrorPolicy",
+    "InternalError",
+    "ItemError",
+    "ItemTimeoutError",
+    "KillSwitch",
+    "MemoryLimitError",
+    "Ok",
+    "Pipeline",
+    "PipelineError",
+    "Report",
+    "Retry",
+    "Snapshot",
+    "Stage",
+    "StageError",
+    "StageMetrics",
+    "WorkerDiedError",
+    "WorkerMetrics",
+    "WorkerState",
+    "cancelled",
+    "stage",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for."""
+    home = _HOME.get(name)
+    if home is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    thing = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = thing
+    return thing
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,94 @@
+"""The contract between the coordinator's loop and whatever runs batches.
+
+The loop is the only caller, in one thread, but for ``wake``, ``hurry`` and ``pids``, which anybody may call from any
+thread or signal handler.
+
+A backend is used like this::
+
+    begin(plan) -> start_worker, dispatch, resume, wait, wait, ... -> [cancel] -> finish -> begin(next) ... -> close
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from mpengine.ipc.codec import Codec
+    from mpengine.plan import Plan
+    from mpengine.scheduler.commands import Dispatch, Resume
+    from mpengine.scheduler.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """What a backend is made with.
+
+    Attributes:
+        workers: how many slots.
+        start_method: how processes are started, where there are any.
+        preload: modules to import before workers are forked, where that is how they start.
+    """
+
+    workers: int
+    start_method: str = "forkserver"
+    preload: Sequence[str] = ()
+
+
+class Backend(Protocol):
+    """Runs batches."""
+
+    codec: Codec
+    """Packs what goes to workers and unpacks what comes from them."""
+
+    in_caller: bool
+    """Whether stage functions run in the thread that calls ``wait``, which is then the consumer's own."""
+
+    def begin(self, plan: Plan) -> None:
+        """Get ready for a run.
+
+        Raises:
+            PipelineError: the plan's functions will not travel.
+        """
+
+    def start_worker(self, worker_id: int) -> None:
+        """Let a worker hold that slot; one that holds it already and waits for work will do."""
+
+    def dispatch(self, command: Dispatch) -> None:
+        """Send a batch; the scheduler's credit sees to it that there is room."""
+
+    def resume(self, command: Resume) -> None:
+        """Let a worker go on with a batch that it has put aside."""
+
+    def wait(self, timeout_s: float | None) -> list[Event]:
+        """Return what has happened, waiting for it if need be; nothing when the time is up or ``wake`` was called."""
+
+    def wake(self) -> None:
+        """Let ``wait`` return.  From any thread or signal handler; costs little when nobody waits."""
+
+    def cancel(self) -> None:
+        """Tell all workers to stop: the flag first, then pills that get through whatever is queued."""
+
+    def hurry(self) -> None:
+        """Give up all patience with workers that are to leave.  From any thread or signal handler."""
+
+    def finish(self, *, keep: bool, grace_s: float) -> list[str]:
+        """End the run: tear stages down, and let the workers go unless they are to be kept.
+
+        Args:
+            keep: whether workers stay for another run; never after ``cancel``.
+            grace_s: seconds for those that are to leave, before they are made to.
+
+        Returns:
+            What went wrong with tearing down, one line each.
+        """
+
+    def pids(self) -> list[int]:
+        """Return the process numbers of the live workers."""
+
+    def pid_of(self, worker_id: int) -> int | None:
+        """Return the process number of the worker in a slot."""
+
+    def close(self) -> None:
+        """Let everything go; idempotent."""

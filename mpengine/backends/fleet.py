@@ -1,0 +1,252 @@
+"""The worker processes of one engine: started, linked, heard, stopped.  Knows nothing of runs, batches or items.
+
+Everything the coordinator waits for is in one selector: the bell (somebody called ``wake``), the registry (births and
+deaths), every outbox, and each inbox that has something left to be written.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpengine.backends.links import Link
+from mpengine.cancellation import CancelEvent
+from mpengine.errors import InternalError
+from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock, SlotRecord
+from mpengine.ipc.messages import Message, ProtocolError
+from mpengine.processes.registry import Exited, ProcessRegistry, StartFailed
+from mpengine.processes.spawning import close_in_forked_children, forget
+from mpengine.processes.stopping import Rung, StopLadder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from mpengine.backends.base import BackendOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A worker has sent something."""
+
+    link: Link
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A worker's process is gone; what it had sent before comes first."""
+
+    worker_id: int
+    exitcode: int
+    record: SlotRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """A worker did not come to be."""
+
+    reason: str
+
+
+Happening = Heard | Lost | NotStarted
+
+
+class Fleet:
+    """The processes, from the first start to the last burial.
+
+    Args:
+        options: how many slots, and how processes are started.
+        bell_fd: readable when somebody wants the loop's attention.
+    """
+
+    def __init__(self, options: BackendOptions, bell_fd: int) -> None:
+        """Make the control block and the cancel event; nothing is started yet."""
+        self._options = options
+        self._bell_fd = bell_fd
+        self._registry = ProcessRegistry(options.start_method, preload=options.preload)
+        self._block = ControlBlock.create(options.workers)
+        self.event = CancelEvent(self._block.buffer, CANCEL_OFFSET)
+        self.links: dict[int, Link] = {}
+        self._generations = [0] * options.workers
+        self._selector = selectors.EpollSelector()
+        self._selector.register(bell_fd, selectors.EVENT_READ)
+        self._selector.register(self._registry.fileno(), selectors.EVENT_READ)
+        self._own = [self._block.fd, self.event.fileno(), self.event.write_fd, self._selector.fileno()]
+        for fd in self._own:
+            close_in_forked_children(fd)
+
+    # ------------------------------------------------------------------ starting and sending
+
+    def start(self, worker_id: int) -> Link:
+        """Start a process for a slot; ``wait`` tells what comes of it."""
+        link = Link(worker_id, self._generations[worker_id], self._block.slot(worker_id))
+        self._generations[worker_id] += 1
+        self.links[worker_id] = link
+        boot = link.boot(slots=self._options.workers, cancel_fd=self.event.fileno(), control_fd=self._block.fd)
+        try:
+            self._registry.start(boot)
+        finally:
+            link.close_worker_ends()
+        self._selector.register(link.outbox.reader_fd, selectors.EVENT_READ, link)
+        return link
+
+    def send(self, link: Link, message: Message, *, asks: bool = False) -> None:
+        """Send a message; what the pipe does not take now goes out while the loop waits."""
+        link.inbox.put_nowait(message, asks=asks)
+        self._watch_inbox(link)
+
+    def send_pill(self, link: Link, *, at_once: bool) -> None:
+        """Ask a worker to leave; ``at_once``: before anything else that is not under way to it already."""
+        link.inbox.put_pill(at_once=at_once)
+        self._watch_inbox(link)
+
+    def kill(self, link: Link) -> None:
+        """Kill a worker, group and all; its end is told like any other."""
+        self._registry.kill(link.worker_id)
+
+    def _watch_inbox(self, link: Link) -> None:
+        fd = link.inbox.writer_fd
+        watched = fd in self._selector.get_map()
+        if link.inbox.is_flushed and watched:
+            self._selector.unregister(fd)
+        elif not link.inbox.is_flushed and not watched:
+            self._selector.register(fd, selectors.EVENT_WRITE, link)
+
+    # ------------------------------------------------------------------ hearing
+
+    def wait(self, timeout_s: float | None) -> list[Happening]:
+        """Return what has happened, after ``timeout_s`` seconds at most; nothing when only the bell rang."""
+        happened: list[Happening] = []
+        deaths = False
+        for key, mask in self._selector.select(timeout_s):
+            link = key.data
+            if key.fd == self._bell_fd:
+                drain_bell(self._bell_fd)
+            elif link is None:
+                deaths = True
+            elif mask & selectors.EVENT_WRITE:
+                link.inbox.flush()
+                self._watch_inbox(link)
+            else:
+                self._hear(link, happened)
+        if deaths:
+            self._collect(happened)
+        return happened
+
+    def _hear(self, link: Link, happened: list[Happening]) -> bool:
+        """Read once from a worker; return whether there may be more."""
+        if link.is_closed:
+            return False
+        try:
+            for message in link.outbox.receive():
+                happened.append(Heard(link, message))
+        except BlockingIOError:
+            return False
+        except (EOFError, ProtocolError):
+            # It has closed its end, or sends what is no message: nothing it says is of use any more (K9).
+            link.is_closed = True
+            self._selector.unregister(link.outbox.reader_fd)
+            self.kill(link)
+            return False
+        return True
+
+    def _collect(self, happened: list[Happening]) -> None:
+        for notice in self._registry.collect():
+            if isinstance(notice, StartFailed):
+                happened.append(NotStarted(notice.reason))
+                self._forget_unborn(notice.worker_id)
+            elif isinstance(notice, Exited):
+                link = self.links.get(notice.worker_id)
+                if link is None or link.generation != notice.generation:
+                    continue
+                while self._hear(link, happened):
+                    pass  # all that it had sent before it died counts
+                happened.append(Lost(notice.worker_id, notice.exitcode, link.slot.read()))
+                self._drop(link)
+
+    def _drop(self, link: Link) -> None:
+        for fd in (link.inbox.writer_fd, link.outbox.reader_fd):
+            if fd in self._selector.get_map():
+                self._selector.unregister(fd)
+        del self.links[link.worker_id]
+        link.close()
+
+    # ------------------------------------------------------------------ stopping
+
+    def cancel(self) -> None:
+        """Set the flag, then send every worker a pill that gets through (K2)."""
+        self.event.set()
+        for link in self.links.values():
+            self.send_pill(link, at_once=True)
+
+    def climb(self, grace_s: float, is_hurried: Callable[[], bool], hear: Callable[[Happening], None]) -> None:
+        """Wait for the workers that were asked to leave; then terminate, then kill those that stay.
+
+        Args:
+            grace_s: seconds before the first rung.
+            is_hurried: whether somebody has lost patience.
+            hear: gets everything that happens meanwhile.
+        """
+        ladder = StopLadder(time.monotonic(), grace_s)
+        while self.links:
+            for link in self.links.values():
+                if not link.greeted:
+                    self.kill(link)  # still on its way up: it holds nothing, and nobody has to wait for it
+            at = time.monotonic()
+            if is_hurried():
+                ladder.hurry(at)
+            for rung in ladder.rungs_due(at):
+                if rung is Rung.TERMINATE:
+                    self._registry.terminate_all()
+                else:
+                    self._registry.kill_all()
+            deadline = ladder.deadline_at(at)
+            for happening in self.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                hear(happening)
+
+    def _forget_unborn(self, worker_id: int | None) -> None:
+        """Let go of the links of what never came to be; None: of every start that had no answer."""
+        for link in list(self.links.values()):
+            if worker_id in (None, link.worker_id) and self._registry.identity_of(link.worker_id) is None:
+                self._drop(link)
+
+    def close(self) -> None:
+        """Bury everything, let everything go, and look for survivors; idempotent.
+
+        Raises:
+            InternalError: a process of this fleet is still alive; names it.
+        """
+        if self._block.fd == -1:
+            return
+        for fd in self._own:
+            forget(fd)
+        self._registry.close()
+        for link in list(self.links.values()):
+            self._drop(link)
+        survivors = self._registry.verify_gone()
+        self._selector.close()
+        self.event.close()
+        self._block.close()
+        if survivors:
+            msg = f"processes are left behind: {', '.join(map(str, survivors))}"
+            raise InternalError(msg)
+
+    def pids(self) -> list[int]:
+        """Return the process numbers of the live workers."""
+        return self._registry.pids()
+
+    def pid_of(self, worker_id: int) -> int | None:
+        """Return the process number of the worker in a slot."""
+        identity = self._registry.identity_of(worker_id)
+        return None if identity is None else identity.pid
+
+
+def drain_bell(fd: int) -> None:
+    """Take everything out of the bell's pipe."""
+    try:
+        while len(os.read(fd, 4096)) == 4096:  # noqa: PLR2004 - a full read: there may be more
+            pass
+    except BlockingIOError:
+        pass

@@ -1,0 +1,185 @@
+"""The backend without processes: everything runs in the caller's thread, one batch at a time.
+
+For debugging: ``breakpoint()`` in a stage function works, tracebacks are whole, nothing is pickled.  Chains, jobs,
+reports, scheduler and policies are the very same as with processes; only the transport is left out.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from mpengine.cancellation import bind_flag
+from mpengine.ipc.codec import PlainCodec
+from mpengine.scheduler import events
+from mpengine.worker.chain import BrokenStageError, Chain
+from mpengine.worker.jobs import DONE, Job, Report
+from mpengine.worker.packing import pack_results
+
+if TYPE_CHECKING:
+    from mpengine.backends.base import BackendOptions
+    from mpengine.ipc.codec import Codec
+    from mpengine.plan import Plan
+    from mpengine.scheduler.commands import Dispatch, Resume
+
+
+class _Flag:
+    """A cancel flag for one thread: what stage functions see through ``mpengine.cancelled()``."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+
+
+class _NoSlot:
+    """There is no control block to name an item in: nobody would look."""
+
+    def begin_item(self, position: int, stage: int) -> None:
+        pass
+
+    def begin_stage(self, stage: int) -> None:
+        pass
+
+
+class InlineBackend:
+    """See ``Backend``.
+
+    Args:
+        options: only ``workers`` matters: so many slots, each with its own ``WorkerState``, take turns.
+    """
+
+    codec: Codec = PlainCodec()
+    in_caller = True
+
+    def __init__(self, options: BackendOptions) -> None:
+        """Start without a run."""
+        self._options = options
+        self._plan: Plan | None = None
+        self._flag = _Flag()
+        self._happened: deque[events.Event] = deque()
+        self._to_do: deque[tuple[int, int, int, int]] = deque()
+        self._jobs: dict[int, tuple[int, Job, int]] = {}
+        self._chains: dict[tuple[int, int], Chain] = {}
+
+    def begin(self, plan: Plan) -> None:
+        """See ``Backend``."""
+        self._plan = plan
+        self._flag = _Flag()
+
+    def start_worker(self, worker_id: int) -> None:
+        """See ``Backend``."""
+        self._happened.append(events.WorkerReady(time.monotonic(), worker_id))
+
+    def dispatch(self, command: Dispatch) -> None:
+        """See ``Backend``."""
+        try:
+            chain = self._chain(command.worker_id, command.chain)
+        except BrokenStageError as broken:
+            assert self._plan is not None  # noqa: S101 - _chain has looked
+            stage = self._plan.chains[command.chain].first_stage + broken.stage
+            event = events.StageBroken(time.monotonic(), command.worker_id, stage, str(broken), broken.error)
+            self._happened.append(event)
+            return
+        job = Job(
+            chain, command.payload, command.lo, command.hi,
+            skip=command.skip, careful=command.careful, slot=_NoSlot(), is_cancelled=self._flag.is_set,
+        )  # fmt: skip
+        self._jobs[command.batch_id] = command.worker_id, job, command.out_size
+        self._to_do.append((command.worker_id, command.batch_id, command.out_size, command.budget))
+
+    def resume(self, command: Resume) -> None:
+        """See ``Backend``."""
+        _, _, out_size = self._jobs[command.batch_id]
+        self._to_do.append((command.worker_id, command.batch_id, out_size, command.budget))
+
+    def wait(self, timeout_s: float | None) -> list[events.Event]:  # noqa: ARG002 - there is always something to do
+        """See ``Backend``; runs a part of one batch."""
+        if not self._happened and self._to_do:
+            self._run_next()
+        happened = list(self._happened)
+        self._happened.clear()
+        return happened
+
+    def _run_next(self) -> None:
+        worker_id, batch_id, out_size, budget = self._to_do.popleft()
+        job = self._jobs[batch_id][1]
+        bind_flag(self._flag)
+        try:
+            report = job.advance(budget)
+        finally:
+            bind_flag(None)
+        if report.abandoned:
+            return
+        chunks, payloads = pack_results(job, report, self.codec, out_size)
+        self._happened.append(_returned(worker_id, batch_id, report, chunks, payloads))
+        if report.progress == DONE:
+            del self._jobs[batch_id]
+        elif report.progress != events.Progress.SUSPENDED.value and report.kill is None:
+            self._to_do.appendleft((worker_id, batch_id, out_size, budget - len(report.results)))
+
+    def _chain(self, worker_id: int, number: int) -> Chain:
+        assert self._plan is not None  # noqa: S101 - begin() comes first
+        key = (worker_id, number)
+        if key not in self._chains:
+            self._chains[key] = Chain(self._plan.chains[number].stages, worker_id)
+        return self._chains[key]
+
+    def wake(self) -> None:
+        """See ``Backend``; nobody ever sleeps."""
+
+    def cancel(self) -> None:
+        """See ``Backend``."""
+        self._flag.set()
+
+    def hurry(self) -> None:
+        """See ``Backend``; there is nobody to be impatient with."""
+
+    def finish(self, *, keep: bool, grace_s: float) -> list[str]:  # noqa: ARG002 - nobody stays, nobody has to leave
+        """See ``Backend``."""
+        for _, job, _ in self._jobs.values():
+            job.close()
+        problems = [problem for chain in self._chains.values() for problem in chain.close()]
+        self._jobs.clear()
+        self._chains.clear()
+        self._to_do.clear()
+        self._happened.clear()
+        return problems
+
+    def pids(self) -> list[int]:
+        """See ``Backend``; there are none."""
+        return []
+
+    def pid_of(self, worker_id: int) -> int | None:  # noqa: ARG002 - there are none
+        """See ``Backend``; there are none."""
+        return None
+
+    def close(self) -> None:
+        """See ``Backend``."""
+        self.finish(keep=False, grace_s=0)
+
+
+def _returned(
+    worker_id: int, batch_id: int, report: Report, chunks: list[tuple[int, int, bytes | None]], payloads: list[Any]
+) -> events.BatchReturned:
+    return events.BatchReturned(
+        time.monotonic(),
+        worker_id,
+        batch_id,
+        events.Progress(report.progress),
+        report.consumed,
+        report.emitted,
+        tuple(
+            events.Chunk(payload, count, first, None if places is None else array("I", places))
+            for (count, first, places), payload in zip(chunks, payloads, strict=True)
+        ),
+        tuple(events.Failure(*failure) for failure in report.failures),
+        tuple(events.Tally(*tally.fields()) for tally in report.tallies),
+        report.kill,
+    )

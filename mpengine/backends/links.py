@@ -1,0 +1,80 @@
+"""The coordinator's end of one worker: its two queues, its lifeline, its slot."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from mpengine.ipc.mpqueue import MPQueue
+from mpengine.processes.spawning import close_in_forked_children, close_parent_only
+from mpengine.scheduler.crew import CREDIT
+from mpengine.worker.boot import WorkerBoot
+
+if TYPE_CHECKING:
+    from mpengine.ipc.controlblock import Slot
+
+
+class Link:
+    """One process that holds a slot.
+
+    The write end of the lifeline is nowhere but here: when this process dies, however it dies, the worker does too.
+
+    Args:
+        worker_id: the slot's number.
+        generation: how many processes held the slot before.
+        slot: its place in the control block.
+
+    Attributes:
+        greeted: whether it has said hello.
+        is_closed: whether its outbox has come to its end.
+        served: the number of the last run that it has torn down.
+    """
+
+    def __init__(self, worker_id: int, generation: int, slot: Slot) -> None:
+        """Make the queues and the lifeline."""
+        self.worker_id = worker_id
+        self.generation = generation
+        self.slot = slot
+        self.inbox = MPQueue.pipe(maxsize=CREDIT)
+        self.outbox = MPQueue.pipe()
+        self._lifeline_r, self._lifeline_w = os.pipe2(os.O_CLOEXEC)
+        self.greeted = False
+        self.is_closed = False
+        self.served = 0
+        for fd in self._own_fds():
+            close_in_forked_children(fd)
+        os.set_blocking(self.inbox.writer_fd, False)
+        os.set_blocking(self.outbox.reader_fd, False)
+
+    def boot(self, *, slots: int, cancel_fd: int, control_fd: int) -> WorkerBoot:
+        """Return what the worker is to know."""
+        return WorkerBoot(
+            worker_id=self.worker_id,
+            generation=self.generation,
+            slots=slots,
+            inbox_fd=self.inbox.reader_fd,
+            outbox_fd=self.outbox.writer_fd,
+            lifeline_fd=self._lifeline_r,
+            cancel_fd=cancel_fd,
+            control_fd=control_fd,
+        )
+
+    def close_worker_ends(self) -> None:
+        """Close this process's copies of what is the worker's, once it has been started."""
+        self.inbox.close_reader()
+        self.outbox.close_writer()
+        os.close(self._lifeline_r)
+        self._lifeline_r = -1
+
+    def close(self) -> None:
+        """Close everything; the slot is cleared for the next process (C3)."""
+        if self._lifeline_r != -1:
+            self.close_worker_ends()
+        for fd in self._own_fds():
+            close_parent_only(fd)
+        self.inbox.writer_fd = self.outbox.reader_fd = -1
+        self.slot.clear()
+        self.slot.release()
+
+    def _own_fds(self) -> tuple[int, int, int]:
+        return self.inbox.writer_fd, self.outbox.reader_fd, self._lifeline_w

@@ -1,0 +1,316 @@
+"""The backend of worker processes: the scheduler's commands as messages, the workers' messages as events.
+
+    commands --> messages --> inbox --> worker --> outbox --> messages --> events
+                                           |
+                        slot, exit status -+--> WorkerDied
+
+A worker is believed after its message has been checked; one whose message cannot be is killed, and its death is told like
+any other (K9).
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import socket
+import time
+from array import array
+from typing import TYPE_CHECKING, Any
+
+from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
+from mpengine.errors import PipelineError
+from mpengine.ipc import messages
+from mpengine.ipc.codec import PickleCodec, dump
+from mpengine.processes.spawning import close_in_forked_children, forget
+from mpengine.scheduler import events
+
+if TYPE_CHECKING:
+    from mpengine.backends.base import BackendOptions
+    from mpengine.backends.links import Link
+    from mpengine.ipc.codec import Codec
+    from mpengine.plan import Plan
+    from mpengine.scheduler.commands import Dispatch, Resume
+
+_run_ids = itertools.count(1)
+
+
+class ProcessBackend:
+    """See ``Backend``.
+
+    Args:
+        options: how many workers, and how they start.
+    """
+
+    in_caller = False
+
+    def __init__(self, options: BackendOptions) -> None:
+        """Start nothing yet."""
+        self._options = options
+        self.codec: Codec = PickleCodec(main_by_value=options.start_method != "fork")
+        self._fleet: Fleet | None = None
+        self._plan: Plan | None = None
+        self._run_id = 0
+        self._dumped: list[bytes] = []
+        self._happened: list[events.Event] = []
+        self._problems: list[str] = []
+        self._is_cancelled = False
+        self._is_hurried = False
+        # Two sockets, not a pipe: their close() cannot be overtaken by a wake() that has read the number already.
+        self._bell_r, self._bell_w = socket.socketpair()
+        for bell in (self._bell_r, self._bell_w):
+            bell.setblocking(False)
+            close_in_forked_children(bell.fileno())
+
+    # ------------------------------------------------------------------ a run
+
+    def begin(self, plan: Plan) -> None:
+        """See ``Backend``."""
+        self._dumped = [_dump_chain(chain.stages) for chain in plan.chains]
+        self._plan = plan
+        self._run_id = next(_run_ids)
+        self._is_cancelled = self._is_hurried = False
+        self._problems = []
+        if self._fleet is None:
+            self._fleet = Fleet(self._options, self._bell_r.fileno())
+        for happening in self._fleet.wait(0):  # who has died or said hello since the last run
+            self._take_in(happening)
+        self._happened = []
+        for link in self._fleet.links.values():
+            self._fleet.send(link, messages.BeginRun(self._run_id, self._dumped))
+
+    def start_worker(self, worker_id: int) -> None:
+        """See ``Backend``."""
+        fleet = self._running_fleet()
+        link = fleet.links.get(worker_id)
+        if link is None:
+            link = fleet.start(worker_id)
+            fleet.send(link, messages.BeginRun(self._run_id, self._dumped))
+        elif link.greeted:
+            self._happened.append(events.WorkerReady(time.monotonic(), worker_id))
+
+    def dispatch(self, command: Dispatch) -> None:
+        """See ``Backend``."""
+        message = messages.RunBatch(
+            command.batch_id,
+            command.chain,
+            command.lo,
+            command.hi,
+            command.skip,
+            command.careful,
+            command.out_size,
+            command.budget,
+            (command.payload,),
+        )
+        self._send(command.worker_id, message)
+
+    def resume(self, command: Resume) -> None:
+        """See ``Backend``."""
+        self._send(command.worker_id, messages.ResumeBatch(command.batch_id, command.budget))
+
+    def _send(self, worker_id: int, message: messages.Message) -> None:
+        fleet = self._running_fleet()
+        link = fleet.links.get(worker_id)
+        if link is not None:  # else it is dead, which is about to be told
+            fleet.send(link, message, asks=True)
+
+    def wait(self, timeout_s: float | None) -> list[events.Event]:
+        """See ``Backend``."""
+        if self._happened:
+            timeout_s = 0
+        for happening in self._running_fleet().wait(timeout_s):
+            self._take_in(happening)
+        happened, self._happened = self._happened, []
+        return happened
+
+    def _running_fleet(self) -> Fleet:
+        assert self._fleet is not None  # noqa: S101 - begin() comes first
+        return self._fleet
+
+    # ------------------------------------------------------------------ what has happened
+
+    def _take_in(self, happening: Happening) -> None:
+        at = time.monotonic()
+        if isinstance(happening, Heard):
+            try:
+                event = self._event_of(at, happening.link, happening.message)
+            except (TypeError, ValueError, messages.ProtocolError):
+                self._running_fleet().kill(happening.link)
+                return
+            if event is not None:
+                self._happened.append(event)
+        elif isinstance(happening, Lost):
+            record = happening.record
+            self._happened.append(
+                events.WorkerDied(
+                    at,
+                    happening.worker_id,
+                    name_exit(happening.exitcode),
+                    record.batch_id if record else None,
+                    record.position if record else None,
+                    record.stage if record else 0,
+                )
+            )
+        else:
+            summary = happening.reason.strip().splitlines()[-1] if happening.reason.strip() else "no reason given"
+            self._happened.append(events.StartFailed(at, summary, happening.reason))
+
+    def _event_of(self, at: float, link: Link, message: messages.Message) -> events.Event | None:
+        match message:
+            case messages.Returned():
+                event = _returned(at, link.worker_id, message)
+                if event.progress is not events.Progress.MORE:
+                    link.inbox.answered()
+                return event
+            case messages.Hello():
+                link.greeted = True
+                return events.WorkerReady(at, link.worker_id)
+            case messages.Broken():
+                assert self._plan is not None  # noqa: S101 - begin() comes first
+                link.inbox.answered()
+                stage = self._stage_number(message)
+                error = (message.error, message.traceback)
+                return events.StageBroken(at, link.worker_id, stage, message.summary, error)
+            case messages.RunEnded():
+                link.served = message.run_id
+                if message.run_id == self._run_id:
+                    self._problems.extend(message.problems)
+                return None
+            case messages.Goodbye():
+                return None
+            case _:
+                msg = f"a worker does not send a {type(message).__name__}"
+                raise messages.ProtocolError(msg)
+
+    def _stage_number(self, message: messages.Broken) -> int:
+        assert self._plan is not None  # noqa: S101 - begin() comes first
+        stage = self._plan.chains[message.chain].first_stage + message.stage
+        if not 0 <= stage < len(self._plan.stages):
+            msg = f"there is no stage {stage}"
+            raise messages.ProtocolError(msg)
+        return stage
+
+    # ------------------------------------------------------------------ the end
+
+    def cancel(self) -> None:
+        """See ``Backend``."""
+        self._is_cancelled = True
+        if self._fleet is not None:
+            self._fleet.cancel()
+
+    def hurry(self) -> None:
+        """See ``Backend``."""
+        self._is_hurried = True
+        self.wake()
+
+    def finish(self, *, keep: bool, grace_s: float) -> list[str]:
+        """See ``Backend``."""
+        fleet = self._fleet
+        if fleet is None:
+            return []
+        if not self._is_cancelled:
+            for link in fleet.links.values():
+                fleet.send(link, messages.EndRun(self._run_id))
+        if keep and not self._is_cancelled:
+            self._await_teardown(fleet, grace_s)
+        else:
+            self._let_go(fleet, grace_s)
+        return self._problems
+
+    def _await_teardown(self, fleet: Fleet, grace_s: float) -> None:
+        """Wait until every worker that took part has torn its stages down; one that does not is killed."""
+        deadline = time.monotonic() + grace_s
+        while True:
+            late = [link for link in fleet.links.values() if link.greeted and link.served != self._run_id]
+            left_s = deadline - time.monotonic()
+            if not late:
+                return
+            if left_s <= 0 or self._is_hurried:
+                for link in late:
+                    fleet.kill(link)
+                    self._problems.append(f"worker {link.worker_id}: tear-down took over {grace_s} s; killed")
+                deadline = float("inf")  # a killed worker is gone in a moment
+            for happening in fleet.wait(None if left_s <= 0 or deadline == float("inf") else left_s):
+                self._take_in(happening)
+
+    def _let_go(self, fleet: Fleet, grace_s: float) -> None:
+        if not self._is_cancelled:
+            for link in fleet.links.values():
+                fleet.send_pill(link, at_once=False)
+        fleet.climb(grace_s, lambda: self._is_hurried, self._take_in)
+        self._fleet = None
+        fleet.close()
+
+    def wake(self) -> None:
+        """See ``Backend``."""
+        try:
+            self._bell_w.send(b"!")
+        except OSError:
+            pass  # full, so it rings already; or closed, so nobody listens any more
+
+    def pids(self) -> list[int]:
+        """See ``Backend``."""
+        fleet = self._fleet
+        return [] if fleet is None else fleet.pids()
+
+    def pid_of(self, worker_id: int) -> int | None:
+        """See ``Backend``."""
+        fleet = self._fleet
+        return None if fleet is None else fleet.pid_of(worker_id)
+
+    def close(self) -> None:
+        """See ``Backend``."""
+        fleet = self._fleet
+        if fleet is not None:
+            for link in fleet.links.values():
+                fleet.send_pill(link, at_once=True)
+            self._let_go_quietly(fleet)
+        for bell in (self._bell_r, self._bell_w):
+            if bell.fileno() != -1:
+                forget(bell.fileno())
+                bell.close()
+
+    def _let_go_quietly(self, fleet: Fleet) -> None:
+        self._is_cancelled = True
+        self._let_go(fleet, 1.0)
+
+
+def _dump_chain(stages: tuple[Any, ...]) -> bytes:
+    try:
+        return dump(stages)
+    except Exception as error:
+        names = ", ".join(repr(stage.name) for stage in stages)
+        msg = f"stage {names} cannot be sent to a worker: {type(error).__name__}: {error}"
+        raise PipelineError(msg) from error
+
+
+def name_exit(exitcode: int) -> str:
+    """Return an exit code in words: a signal by its name, or the code."""
+    if exitcode < 0:
+        try:
+            return signal.Signals(-exitcode).name
+        except ValueError:
+            return f"signal {-exitcode}"
+    return f"exit code {exitcode}"
+
+
+def _returned(at: float, worker_id: int, message: messages.Returned) -> events.BatchReturned:
+    """Return the event of a report; raises ``TypeError`` or ``ValueError`` when its fields are not what they should be."""
+    chunks = []
+    for (count, first, places), payload in zip(message.chunks, message.payloads, strict=True):
+        positions = None if places is None else array("I", places)
+        if count < 1 or (positions is not None and len(positions) != count):
+            msg = f"a chunk of {count} results"
+            raise ValueError(msg)
+        chunks.append(events.Chunk(payload, count, first, positions, len(payload)))
+    return events.BatchReturned(
+        at,
+        worker_id,
+        message.batch_id,
+        events.Progress(message.progress),
+        message.consumed,
+        message.emitted,
+        tuple(chunks),
+        tuple(events.Failure(*failure) for failure in message.failures),
+        tuple(events.Tally(*tally) for tally in message.tallies),
+        message.kill,
+    )

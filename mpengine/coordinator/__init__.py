@@ -1,0 +1,19 @@
+"""The one loop in the parent, and the threads around it that user code runs on.
+
+    source thread --> packer thread --> mailbox --> loop <--> backend
+                                           ^          |
+                                           |          v
+                              taken <-- consumer <-- outlet
+
+==============  ====================================================================
+``loop``        waits, feeds events to the scheduler, carries out its commands
+``feed``        pulls the source and packs it, off the loop
+``outlet``      what is on its way from the loop to the consumer
+``snapshots``   the scheduler's books as a ``Snapshot``, from any thread
+``failures``    failed items, kept and logged at a limited rate
+==============  ====================================================================
+
+T1. The loop's thread alone touches the scheduler and the backend, until it has ended; then the consumer's thread does.
+T2. User code (source, pickling of items, unpickling of results, log handlers) never runs on the loop's thread (K7).
+T3. What other threads want of the loop goes through the mailbox: a deque, whose ``append`` is atomic, and a bell.
+"""

@@ -1,0 +1,89 @@
+"""Failed items: the first thousand kept for the report, and logged at a limited rate.
+
+An exception that came from a worker is not unpickled on the loop's thread, since that runs its class's code (T2): it is
+kept as it came, and made into an ``ItemError`` by whoever asks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from mpengine.errors import WorkerDiedError, with_remote_traceback
+from mpengine.ipc.codec import load_error
+from mpengine.results import MAX_REPORTED_ERRORS, ItemError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mpengine.scheduler.commands import ReportFailure
+
+LOG_EVERY_S = 1.0
+
+_logger = logging.getLogger("mpengine")
+
+
+def restore(error: Any, summary: str, traceback: str) -> BaseException:
+    """Return the exception behind a failure, with the worker's traceback as its cause where it came from one."""
+    if isinstance(error, BaseException):
+        return error
+    return with_remote_traceback(load_error(error, summary), traceback)
+
+
+class Failures:
+    """What failed in one run.
+
+    Args:
+        names: of the stages.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Start empty."""
+        self._names = names
+        self._kept: list[ReportFailure] = []
+        self._held_back: Counter[int] = Counter()
+        self._logged_at: dict[int, float] = {}
+
+    def add(self, report: ReportFailure, at: float) -> None:
+        """Keep a failure, and log it unless its stage was logged less than ``LOG_EVERY_S`` ago."""
+        if len(self._kept) < MAX_REPORTED_ERRORS:
+            self._kept.append(report)
+        last = self._logged_at.get(report.stage)
+        if last is not None and at - last < LOG_EVERY_S:
+            self._held_back[report.stage] += 1
+            return
+        self._logged_at[report.stage] = at
+        held_back = self._held_back.pop(report.stage, 0)
+        more = f" ({held_back} more since the last line)" if held_back else ""
+        _logger.warning(
+            "stage %r: item %d failed: %s%s", self._names[report.stage], report.index, report.failure.summary, more
+        )
+
+    def tell_held_back(self) -> None:
+        """Log how many were held back and never told; at the end of a run."""
+        for stage, count in sorted(self._held_back.items()):
+            _logger.warning("stage %r: %d more items failed", self._names[stage], count)
+        self._held_back.clear()
+
+    def item_errors(self) -> list[ItemError]:
+        """Return the failures that were kept, each with its exception."""
+        return [self.item_error(report) for report in self._kept]
+
+    def item_error(self, report: ReportFailure) -> ItemError:
+        """Return one failure with its exception."""
+        failure = report.failure
+        error: BaseException
+        if failure.crashed:
+            error = WorkerDiedError(failure.summary.removeprefix("WorkerDiedError: "))
+        else:
+            error = restore(failure.error, failure.summary, failure.traceback)
+        return ItemError(
+            self._names[report.stage],
+            report.index,
+            failure.item,
+            error,
+            failure.traceback,
+            failure.attempts,
+            report.worker_id,
+        )

@@ -1,0 +1,263 @@
+"""The source, pulled and packed off the loop.
+
+Two threads: one runs the source's own code and nothing else, so that it may block as long as it likes; the other packs
+what has come.  A list, tuple or range needs no first thread: it is cut into slices.
+
+F1. No more is pulled than the scheduler has asked for.
+F2. What has been pulled is packed when a batch is full, and ``LINGER_S`` after the first of it came in any case.
+F3. The source is closed by the thread that runs it, once it gives control back; a source that never does is left to its
+    daemon thread, since nobody can take it away from it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mpengine.coordinator.opening import close_iterator, is_indexed, open_source
+from mpengine.ipc.codec import pack_apart
+from mpengine.results import bounded_repr
+from mpengine.scheduler import events
+from mpengine.worker.chain import format_traceback, summarize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from mpengine.ipc.codec import Codec
+
+LINGER_S = 0.002
+
+
+def pack(codec: Codec, items: list[Any]) -> events.SourcePacked:
+    """Return the event of ``items`` having been pulled and packed; what will not pack is told as a failure."""
+    bad: dict[int, BaseException] = {}
+    try:
+        payload = codec.pack(items)
+    except Exception:  # noqa: BLE001 - told item by item
+        good, bad = pack_apart(codec, items)
+        payload = codec.pack(good)
+    failures = tuple(
+        events.Failure(place, 0, summarize(error), error, bounded_repr(items[place]), format_traceback(error))
+        for place, error in bad.items()
+    )
+    return events.SourcePacked(time.monotonic(), payload, len(items), codec.weigh(payload), failures)
+
+
+def failed(error: BaseException) -> events.SourceFailed:
+    """Return the event of the source having raised ``error``."""
+    return events.SourceFailed(time.monotonic(), error, summarize(error))
+
+
+class Feed(Protocol):
+    """Pulls a source."""
+
+    def pull(self, count: int, batch_size: int) -> None:
+        """Pull ``count`` more items, and pack them ``batch_size`` to a batch."""
+
+    def close(self) -> None:
+        """Pull no more, and close the source as soon as that can be done."""
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait until the source is closed; return whether it is."""
+
+
+class InlineFeed:
+    """Pulls in the thread that asks.
+
+    Args:
+        source: see ``open_source``.
+        codec: packs.
+        post: gets the events.
+    """
+
+    def __init__(self, source: object, codec: Codec, post: Callable[[events.Event], None]) -> None:
+        """Open nothing yet: the source's code runs when it is first pulled."""
+        self._source = source
+        self._codec = codec
+        self._post = post
+        self._iterator: Iterator[Any] | None = None
+        self._has_ended = False
+
+    def pull(self, count: int, batch_size: int) -> None:
+        """See ``Feed``."""
+        if self._has_ended:
+            return
+        items: list[Any] = []
+        problem: BaseException | None = None
+        try:
+            if self._iterator is None:
+                self._iterator = open_source(self._source)
+            for _ in range(count):
+                items.append(next(self._iterator))
+                if len(items) == batch_size:
+                    self._post(pack(self._codec, items))
+                    items = []
+        except StopIteration:
+            self._has_ended = True
+        except Exception as error:  # noqa: BLE001 - the source's error ends the run, by event
+            self._has_ended = True
+            problem = error
+        if items:
+            self._post(pack(self._codec, items))
+        if problem is not None:
+            self._post(failed(problem))
+        elif self._has_ended:
+            self._post(events.SourceEnded(time.monotonic()))
+
+    def close(self) -> None:
+        """See ``Feed``."""
+        self._has_ended = True
+        if self._iterator is not None:
+            close_iterator(self._iterator)
+
+    def join(self, timeout_s: float) -> bool:  # noqa: ARG002 - it is closed already
+        """See ``Feed``."""
+        return True
+
+
+class ThreadedFeed:
+    """Pulls and packs on threads of its own.
+
+    Args:
+        source: see ``open_source``.
+        codec: packs.
+        post: gets the events, from other threads.
+    """
+
+    def __init__(self, source: object, codec: Codec, post: Callable[[events.Event], None]) -> None:
+        """Start nothing yet: the threads begin when something is first asked for, after workers may have been forked."""
+        self._source = source
+        self._codec = codec
+        self._post = post
+        self._changed = threading.Condition()
+        # Under the condition's lock, but for _pulled, which one thread appends to and the other pops from:
+        self._pulled: deque[Any] = deque()
+        self._allowance = 0
+        self._batch_size = 1
+        self._since: float | None = None
+        self._has_ended = False
+        self._is_closing = False
+        self._problem: BaseException | None = None
+        roles = [self._pack_slices] if is_indexed(source) else [self._pull_items, self._pack_items]
+        self._threads = [
+            threading.Thread(target=role, name=f"mpengine-{role.__name__.strip('_')}", daemon=True) for role in roles
+        ]
+        self._has_begun = False
+
+    def pull(self, count: int, batch_size: int) -> None:
+        """See ``Feed``."""
+        if not self._has_begun:
+            self._has_begun = True
+            for thread in self._threads:
+                thread.start()
+        with self._changed:
+            self._allowance += count
+            self._batch_size = batch_size
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """See ``Feed``."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+
+    def join(self, timeout_s: float) -> bool:
+        """See ``Feed``."""
+        if not self._has_begun:
+            return True
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    # ------------------------------------------------------------------ a source that can be cut
+
+    def _pack_slices(self) -> None:
+        source: Sequence[Any] = self._source  # type: ignore[assignment]  # is_indexed() has looked
+        start = 0
+        while start < len(source):
+            with self._changed:
+                self._changed.wait_for(lambda: self._allowance > 0 or self._is_closing)
+                if self._is_closing:
+                    return
+                count = min(self._allowance, self._batch_size)
+                self._allowance -= count
+            items = list(source[start : start + count])
+            start += len(items)
+            self._post(pack(self._codec, items))
+        self._post(events.SourceEnded(time.monotonic()))
+
+    # ------------------------------------------------------------------ any other source
+
+    def _pull_items(self) -> None:
+        iterator: Iterator[Any] | None = None
+        problem: BaseException | None = None
+        try:
+            iterator = open_source(self._source)
+            while (allowed := self._await_allowance()) > 0:
+                for _ in range(allowed):
+                    item = next(iterator)
+                    self._pulled.append(item)
+                    if self._since is None:
+                        self._announce()
+                    if self._is_closing:
+                        break
+        except StopIteration:
+            pass
+        except BaseException as error:  # noqa: BLE001 - the source's error ends the run, by event
+            problem = error
+        finally:
+            try:
+                if iterator is not None:
+                    close_iterator(iterator)
+            except BaseException as error:  # noqa: BLE001 - the same: a source that cannot be closed has failed
+                problem = problem or error
+            with self._changed:
+                self._problem = problem
+                self._has_ended = True
+                self._changed.notify_all()
+
+    def _await_allowance(self) -> int:
+        """Wait until something may be pulled; return how much, or 0 when nothing will be any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._allowance > 0 or self._is_closing)
+            allowed, self._allowance = (0, 0) if self._is_closing else (self._allowance, 0)
+            return allowed
+
+    def _announce(self) -> None:
+        with self._changed:
+            self._since = time.monotonic()
+            self._changed.notify_all()
+
+    def _pack_items(self) -> None:
+        while True:
+            count = self._await_batch()
+            if count == 0:
+                break
+            self._post(pack(self._codec, [self._pulled.popleft() for _ in range(count)]))
+        if self._problem is not None:
+            self._post(failed(self._problem))
+        else:
+            self._post(events.SourceEnded(time.monotonic()))
+
+    def _await_batch(self) -> int:
+        """Wait until a batch is full or old enough (F2); return how many items it has, 0 at the end."""
+        with self._changed:
+            while True:
+                waiting = len(self._pulled)
+                if waiting >= self._batch_size or (waiting and self._has_ended):
+                    break
+                if self._has_ended:
+                    return 0
+                if self._since is None:
+                    self._changed.wait_for(lambda: self._since is not None or self._has_ended)
+                    continue
+                left_s = self._since + LINGER_S - time.monotonic()
+                if left_s <= 0 and waiting:
+                    break
+                self._changed.wait(max(left_s, 0.0))
+            count = min(waiting, self._batch_size)
+            self._since = time.monotonic() if waiting > count else None
+            return count

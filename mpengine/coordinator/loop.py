@@ -1,0 +1,171 @@
+"""The loop: waits, feeds events to the scheduler, carries out its commands; then sees everybody off.
+
+It decides nothing and never waits for a worker or for user code (K7).  Whatever goes wrong in here becomes the run's
+error, and the workers are seen off all the same.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from mpengine.coordinator.failures import Failures, restore
+from mpengine.coordinator.outlet import Delivery, End, Outlet
+from mpengine.scheduler import commands, events
+from mpengine.scheduler.lifecycles import RunState
+
+if TYPE_CHECKING:
+    from mpengine.backends.base import Backend
+    from mpengine.coordinator.feed import Feed
+    from mpengine.plan import Plan
+    from mpengine.scheduler.scheduler import Scheduler
+
+_logger = logging.getLogger("mpengine")
+
+
+class Coordinator:
+    """One run's loop.
+
+    Args:
+        plan: what is run.
+        scheduler: decides.
+        backend: runs batches.
+
+    Attributes:
+        outlet: where results come out.
+        failures: what failed.
+        crash: what went wrong in the loop itself; None if nothing did.
+        ended_at: when the workers had been seen off; None before.
+    """
+
+    def __init__(self, plan: Plan, scheduler: Scheduler, backend: Backend) -> None:
+        """Bind the parts; nothing runs yet."""
+        self._plan = plan
+        self._scheduler = scheduler
+        self._backend = backend
+        self._feed: Feed | None = None
+        self._mailbox: deque[events.Event] = deque()
+        self._later: list[tuple[float, int]] = []
+        self._cancel: commands.CancelRun | None = None
+        self.outlet = Outlet()
+        self.failures = Failures([stage.name for stage in plan.stages])
+        self.crash: BaseException | None = None
+        self.ended_at: float | None = None
+
+    def post(self, event: events.Event) -> None:
+        """Tell the loop of an event; from any thread or signal handler (T3)."""
+        self._mailbox.append(event)
+        self._backend.wake()
+
+    def start(self, feed: Feed) -> None:
+        """Begin the run, with ``feed`` as its source."""
+        self._feed = feed
+        self._take_in(events.RunStarted(time.monotonic()))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to decide."""
+        return self.crash is not None or self._scheduler.state not in (RunState.PENDING, RunState.RUNNING)
+
+    def run(self, *, keep: bool, grace_s: float) -> None:
+        """Go on until the run is over, then see everybody off; the body of the loop's thread."""
+        while not self.is_over:
+            try:
+                self.step()
+            except Exception as error:  # noqa: BLE001 - becomes the run's error; the workers still have to be seen off
+                self.give_up(error)
+        self.see_off(keep=keep, grace_s=grace_s)
+
+    def step(self) -> None:
+        """Wait for something to happen, and take in all of it."""
+        timeout_s = 0.0 if self._mailbox else self._until_later()
+        for event in self._backend.wait(timeout_s):
+            self._take_in(event)
+        while self._mailbox:
+            self._take_in(self._mailbox.popleft())
+        while self._later and self._later[0][0] <= time.monotonic():
+            self._backend.start_worker(heapq.heappop(self._later)[1])
+
+    def see_off(self, *, keep: bool, grace_s: float) -> None:
+        """End the run: source, stages, workers; then tell the consumer that nothing more comes."""
+        try:
+            assert self._feed is not None  # noqa: S101 - start() comes first
+            self._feed.close()
+            for problem in self._backend.finish(keep=keep, grace_s=grace_s):
+                _logger.warning("%s", problem)
+            if not self._feed.join(min(grace_s, 1.0) if self.is_cancelled else grace_s):
+                _logger.warning("the source does not give control back; its thread is left to itself")
+        except Exception as error:  # noqa: BLE001 - becomes the run's error
+            self.give_up(error)
+        finally:
+            self.ended_at = time.monotonic()
+            self.outlet.put(End())
+
+    def settle_mail(self) -> None:
+        """Take in what is left in the mailbox; called by the consumer, once the loop's thread has ended (T1)."""
+        while self._mailbox:
+            for command in self._scheduler.handle(self._mailbox.popleft()):
+                if isinstance(command, commands.ReportFailure):
+                    self.failures.add(command, time.monotonic())
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the run was cancelled, by whomever."""
+        return self._cancel is not None or self.crash is not None
+
+    def cause(self) -> BaseException | None:
+        """Return the exception behind the end of a cancelled run, if there is one."""
+        if self.crash is not None or self._cancel is None:
+            return self.crash
+        if self._cancel.failure is not None:
+            return self.failures.item_error(self._cancel.failure).error
+        error: Any = self._cancel.error
+        if isinstance(error, tuple):  # a broken stage: the pickled exception, and its traceback
+            return restore(error[0], self._cancel.reason, error[1])
+        if isinstance(error, str):
+            return restore(None, self._cancel.reason, error)
+        return None if error is None else restore(error, self._cancel.reason, "")
+
+    # ------------------------------------------------------------------ inside
+
+    def _until_later(self) -> float | None:
+        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+
+    def _take_in(self, event: events.Event) -> None:
+        for command in self._scheduler.handle(event):
+            self._carry_out(command)
+
+    def _carry_out(self, command: commands.Command) -> None:
+        match command:
+            case commands.Dispatch():
+                self._backend.dispatch(command)
+            case commands.Deliver(batch_id, payload, lo, hi, origin):
+                self.outlet.put(Delivery(batch_id, payload, lo, hi, origin))
+            case commands.PullSource(count, batch_size):
+                assert self._feed is not None  # noqa: S101 - start() comes first
+                self._feed.pull(count, batch_size)
+            case commands.Resume():
+                self._backend.resume(command)
+            case commands.ReportFailure():
+                self.failures.add(command, time.monotonic())
+            case commands.StartWorker(worker_id, after_s):
+                if after_s:
+                    heapq.heappush(self._later, (time.monotonic() + after_s, worker_id))
+                else:
+                    self._backend.start_worker(worker_id)
+            case commands.CancelRun():
+                self._cancel = command
+                assert self._feed is not None  # noqa: S101 - start() comes first
+                self._feed.close()
+                self._backend.cancel()
+            case commands.FinishRun():
+                pass  # run() notices by itself, and sees everybody off
+
+    def give_up(self, error: BaseException) -> None:
+        """The loop itself has failed: keep the first error, and have everything stopped."""
+        if self.crash is None:
+            self.crash = error
+        self._backend.cancel()

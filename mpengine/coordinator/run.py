@@ -1,0 +1,337 @@
+"""One run, seen from the consumer's side: results in lists, then how it ended.
+
+The thread that takes the results is the consumer.  It unpacks them, so that neither the loop nor the scheduler ever runs
+user code, and tells the loop what it has taken, which is what lets more of the source in.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from mpengine.coordinator.feed import Feed, InlineFeed, ThreadedFeed
+from mpengine.coordinator.loop import Coordinator
+from mpengine.coordinator.opening import length_of
+from mpengine.coordinator.outlet import Delivery, End
+from mpengine.coordinator.snapshots import take_snapshot
+from mpengine.ipc.codec import Broken, Salvaged
+from mpengine.results import Err, Ok, Report
+from mpengine.scheduler import events
+from mpengine.scheduler.scheduler import Scheduler, Settings
+from mpengine.worker.chain import UNREADABLE, format_traceback, summarize
+
+if TYPE_CHECKING:
+    from mpengine.backends.base import Backend
+    from mpengine.metrics import Snapshot
+    from mpengine.plan import Plan
+
+_live: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run goes about it.
+
+    Attributes:
+        workers: how many slots.
+        ordered: whether results come in input order.
+        out_buffer: results that may wait for the consumer.
+        crash_retries: further deaths an item may cause.
+        max_bytes: payloads under way may weigh so much.
+        grace_s: seconds for workers that are to leave.
+        keep: whether workers stay for another run.
+    """
+
+    workers: int
+    ordered: bool
+    out_buffer: int
+    crash_retries: int
+    max_bytes: int
+    grace_s: float
+    keep: bool
+
+
+class Run:
+    """A run, from its start to its result.
+
+    Args:
+        plan: what is run.
+        source: where the items come from.
+        backend: runs batches.
+        options: see ``RunOptions``.
+        on_end: called once, when the result is there.
+    """
+
+    def __init__(
+        self, plan: Plan, source: object, backend: Backend, options: RunOptions, on_end: Callable[[Run], None]
+    ) -> None:
+        """Bind the parts; nothing runs yet."""
+        self._backend = backend
+        self._options = options
+        self._on_end = on_end
+        self._plan = plan
+        settings = Settings(
+            workers=options.workers,
+            ordered=options.ordered,
+            out_buffer=options.out_buffer,
+            crash_retries=options.crash_retries,
+            max_bytes=options.max_bytes,
+            length=length_of(source),
+        )
+        self._scheduler = Scheduler(plan, settings)
+        self._coordinator = Coordinator(plan, self._scheduler, backend)
+        kind: Callable[..., Feed] = InlineFeed if backend.in_caller else ThreadedFeed
+        self._feed = kind(source, backend.codec, self._coordinator.post)
+        self._thread = threading.Thread(target=self._body, name="mpengine-coordinator", daemon=True)
+        self._began_at = time.monotonic()
+        self._in_hand: Delivery | None = None
+        self._unpackable: tuple[events.Failure, ...] = ()
+        self._concluding = threading.Lock()
+        self._is_abandoned = False
+        self._has_seen_off = False
+        self.result: Ok | Err | None = None
+
+    @property
+    def in_caller(self) -> bool:
+        """Whether stage functions run in the consumer's own thread."""
+        return self._backend.in_caller
+
+    def start(self) -> None:
+        """Begin.
+
+        Raises:
+            PipelineError: the stages will not travel.
+        """
+        self._backend.begin(self._plan)
+        _live.add(self)
+        try:
+            self._coordinator.start(self._feed)
+        except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off
+            self._coordinator.give_up(error)
+        if not self._backend.in_caller:
+            self._thread.start()
+
+    def _body(self) -> None:
+        self._coordinator.run(keep=self._options.keep, grace_s=self._options.grace_s)
+        if self._is_abandoned:
+            self.conclude()
+
+    def cancel(self, reason: str, error: BaseException | None = None) -> None:
+        """Ask for the end; from any thread or signal handler, any number of times."""
+        self._coordinator.post(events.CancelRequested(time.monotonic(), reason, error))
+
+    def hurry(self) -> None:
+        """Give up all patience with workers; from any thread or signal handler."""
+        self._backend.hurry()
+
+    def snapshot(self) -> Snapshot:
+        """Return the figures so far; from any thread."""
+        return take_snapshot(self._scheduler, self._backend.pid_of, self._coordinator.ended_at)
+
+    # ------------------------------------------------------------------ the consumer's thread
+
+    def next_batch(self, *, unpack: bool = True) -> list[Any] | None:
+        """Return the next results, or None when there are no more; the ones before count as taken from here on.
+
+        Args:
+            unpack: whether anybody wants the values; if not, the list is empty.
+        """
+        if self._in_hand is not None:
+            taken = events.DeliveryTaken(time.monotonic(), self._in_hand.batch_id, self._unpackable)
+            self._in_hand = None
+            self._coordinator.post(taken)
+        delivery = self._next_delivery()
+        if isinstance(delivery, End):
+            return None
+        self._in_hand = delivery
+        values, self._unpackable = self._unpack(delivery) if unpack else ([], ())
+        return values
+
+    def _next_delivery(self) -> Delivery | End:
+        if not self._backend.in_caller:
+            return self._coordinator.outlet.get()
+        while (delivery := self._coordinator.outlet.get_nowait()) is None:
+            if self._coordinator.is_over:
+                self._see_off_inline()
+            else:
+                try:
+                    self._coordinator.step()
+                except Exception as error:  # noqa: BLE001 - becomes the run's error
+                    self._coordinator.give_up(error)
+        return delivery
+
+    def _see_off_inline(self) -> None:
+        if not self._has_seen_off:
+            self._has_seen_off = True
+            self._coordinator.see_off(keep=False, grace_s=self._options.grace_s)
+
+    def _unpack(self, delivery: Delivery) -> tuple[list[Any], tuple[events.Failure, ...]]:
+        try:
+            values = self._backend.codec.unpack(delivery.payload)
+        except Exception as error:  # noqa: BLE001 - nothing of the payload can be made out: every result fails with that
+            values = Salvaged(Broken(error) for _ in range(delivery.hi))
+        is_salvaged = isinstance(values, Salvaged)
+        if delivery.lo or delivery.hi != len(values):
+            values = values[delivery.lo : delivery.hi]
+        if not is_salvaged:
+            return values, ()
+        failures = tuple(
+            events.Failure(
+                place, 0, summarize(value.error), value.error, repr(UNREADABLE), format_traceback(value.error)
+            )
+            for place, value in enumerate(values, delivery.lo)
+            if isinstance(value, Broken)
+        )
+        return [value for value in values if not isinstance(value, Broken)], failures
+
+    def conclude(self, values: list[Any] | None = None) -> Ok | Err:
+        """Wait for the end, close the books and return how the run ended; idempotent.
+
+        What was handed over and not taken by now is left behind.
+        """
+        if threading.current_thread() is self._thread and self._thread.is_alive() and not self._is_abandoned:
+            # The collector has run somebody's abandoned iterator's clean-up on our own thread: it cannot wait for itself.
+            self._is_abandoned = True
+            return Err("abandoned", None, Report(ok=False))
+        with self._concluding:
+            if self.result is None:
+                self._await_end()
+                self._refuse(self._in_hand)
+                self._in_hand = None
+                while isinstance(delivery := self._coordinator.outlet.get_nowait(), Delivery):
+                    self._refuse(delivery)
+                self.result = self._close_books(values if values is not None else [])
+                _live.discard(self)
+                self._on_end(self)
+            return self.result
+
+    def _await_end(self) -> None:
+        if self._backend.in_caller:
+            while not self._coordinator.is_over:
+                self._coordinator.step()
+            self._see_off_inline()
+        elif threading.current_thread() is not self._thread:
+            try:
+                self._thread.join()
+            except KeyboardInterrupt:  # a second Ctrl-C: at once
+                self.hurry()
+                self._thread.join()
+
+    def _refuse(self, delivery: Delivery | None) -> None:
+        if delivery is not None:
+            self._coordinator.post(events.DeliveryRefused(time.monotonic(), delivery.batch_id))
+
+    def _close_books(self, values: list[Any]) -> Ok | Err:
+        coordinator, scheduler = self._coordinator, self._scheduler
+        try:
+            coordinator.settle_mail()
+            scheduler.close_books()
+        except Exception as error:  # noqa: BLE001 - becomes the run's error
+            coordinator.crash = coordinator.crash or error
+        coordinator.failures.tell_held_back()
+        cause = coordinator.cause()
+        reason = scheduler.reason
+        if coordinator.crash is not None:
+            reason = summarize(coordinator.crash)
+        report = Report(
+            values=values,
+            errors=coordinator.failures.item_errors(),
+            snapshot=self.snapshot(),
+            duration_s=time.monotonic() - self._began_at,
+            ok=reason is None,
+        )
+        return Ok(report) if reason is None else Err(reason, cause, report)
+
+
+class _Batches(Iterator[list[Any]]):
+    """The lists of results.  When nobody holds this any more, the run is over."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __next__(self) -> list[Any]:
+        if self._run.result is not None:
+            raise StopIteration
+        try:
+            batch = self._run.next_batch()
+        except BaseException as error:  # Ctrl-C, most likely: in order now, and at once if it comes again
+            self._run.cancel(type(error).__name__, error)
+            self._run.conclude()
+            raise
+        if batch is not None:
+            return batch
+        result = self._run.conclude()
+        if isinstance(result, Err):
+            raise result.exception()
+        raise StopIteration
+
+    def close(self) -> None:
+        if self._run.result is None:
+            self._run.cancel("the results were not wanted any more")
+            self._run.conclude()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class ResultStream(Iterator[Any]):
+    """The results of a run as they come; closing it early cancels the run and leaves nothing behind.
+
+    An iterator and a context manager.  Dropping the last reference closes it.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """Begin with the first result."""
+        self._run = run
+        self._batches = _Batches(run)
+        self._values = itertools.chain.from_iterable(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return the iterator."""
+        return self._values  # which knows the lists but not this object: no cycle, and no call of ours for each result
+
+    def __next__(self) -> Any:
+        """Return the next result, waiting for it.
+
+        Raises:
+            Exception: the run's cause, when the run failed.
+        """
+        return next(self._values)
+
+    @property
+    def result(self) -> Ok | Err | None:
+        """How the run ended, without its values; None before the end."""
+        return self._run.result
+
+    def snapshot(self) -> Snapshot:
+        """Return the figures so far; from any thread."""
+        return self._run.snapshot()
+
+    def close(self) -> None:
+        """Cancel the run if it still goes on, and wait until nothing of it is left; idempotent."""
+        self._batches.close()
+
+    def __enter__(self) -> Self:
+        """Return the stream."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the stream."""
+        self.close()
+
+
+def _end_live_runs() -> None:
+    """The interpreter is about to exit: end what nobody has ended."""
+    for run in list(_live):
+        run.cancel("the interpreter exits")
+        run.hurry()
+        run.conclude()
+
+
+atexit.register(_end_live_runs)

@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM while a run waits in the main thread: the first cancels in order, the next one at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SIGTERM_STATUS = 128 + signal.SIGTERM
+
+
+@contextlib.contextmanager
+def graceful_signals(cancel: Callable[[str, BaseException], None], hurry: Callable[[], None]) -> Iterator[None]:
+    """Have signals cancel a run, as long as the context lasts.
+
+    Only in the main thread, and only where the program has left a signal at its default: handlers of its own stay.
+
+    Args:
+        cancel: called with the signal's name and the exception that stands for it, in the signal handler.
+        hurry: called for every further signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+
+    def on_signal(signum: int, _frame: object) -> None:
+        if seen:
+            hurry()
+            return
+        seen.append(signum)
+        error: BaseException = KeyboardInterrupt() if signum == signal.SIGINT else SystemExit(SIGTERM_STATUS)
+        cancel(signal.Signals(signum).name, error)
+
+    before: dict[int, Any] = {}
+    try:
+        signum: int
+        for signum, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            if signal.getsignal(signum) is default:
+                before[signum] = signal.signal(signum, on_signal)
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,313 @@
+"""The engine: what a user holds.  ``run`` to the end, ``iter`` as results come, ``cancel`` from anywhere.
+
+The caller's thread is the consumer: it unpacks results and waits; the loop has a thread of its own.  (With the inline
+backend there is one thread only, and the loop takes its steps when the consumer wants the next result.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from mpengine.backends.base import Backend, BackendOptions
+from mpengine.backends.cores import available_cores
+from mpengine.coordinator.run import ResultStream, Run, RunOptions
+from mpengine.coordinator.signals import graceful_signals
+from mpengine.errors import EngineClosedError, EngineError, PipelineError
+from mpengine.metrics import Snapshot
+from mpengine.pipeline import Pipeline, Stage
+from mpengine.pipeline import stage as make_stage
+from mpengine.plan import make_plan
+from mpengine.policies import ErrorPolicy
+from mpengine.results import Err, Ok, Report
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+DEFAULT_BUFFER = 1024
+DEFAULT_MAX_BYTES = 1 << 30
+START_METHODS = ("forkserver", "spawn", "fork")
+BACKENDS = ("process", "inline")
+
+Stages = Pipeline | Sequence[Any]
+
+
+class Engine:
+    """Runs pipelines over worker processes, one pipeline at a time.
+
+    As a context manager it keeps its workers warm between runs; without one, every run starts and ends its own.
+
+    Args:
+        workers: how many worker processes; None: the cores this process may use (affinity and cgroup quota).
+        start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``.
+        ordered: whether results come in input order.
+        buffer: items that may wait before a stage that names no ``buffer`` of its own; 1,024 by default.
+        on_error: the ``ErrorPolicy`` of stages that name none.
+        grace_s: seconds that workers get to leave before they are terminated.
+        crash_retries: how many further deaths an item may cause before it fails.
+        memory_limit: bytes of resident memory for each worker.
+        max_items_per_worker: a worker is replaced after so many items.
+        max_bytes: what the payloads under way may weigh together; 1 GiB by default.
+        backend: ``"process"``, or ``"inline"`` to run everything in this thread, for debugging.
+        preload: modules that the fork server imports once, so that workers start with them.
+        metrics_interval_s: seconds between published snapshots.
+
+    Raises:
+        ValueError: an option is not what it can be; the message names it.
+    """
+
+    def __init__(  # noqa: PLR0913 - the contract's options, all but the first by keyword
+        self,
+        workers: int | None = None,
+        *,
+        start_method: str = "forkserver",
+        ordered: bool = True,
+        buffer: int | None = None,
+        on_error: ErrorPolicy | str = ErrorPolicy.RAISE,
+        grace_s: float = 5.0,
+        crash_retries: int = 1,
+        memory_limit: int | None = None,
+        max_items_per_worker: int | None = None,
+        max_bytes: int | None = None,
+        backend: str = "process",
+        preload: Sequence[str] = (),
+        metrics_interval_s: float = 0.5,
+    ) -> None:
+        """Check every option; nothing is started before the first run."""
+        _check_count("workers", workers, least=1)
+        _check_count("buffer", buffer, least=1)
+        _check_count("max_bytes", max_bytes, least=1)
+        _check_count("crash_retries", crash_retries, least=0)
+        _check_choice("start_method", start_method, START_METHODS)
+        _check_choice("backend", backend, BACKENDS)
+        for name, seconds in (("grace_s", grace_s), ("metrics_interval_s", metrics_interval_s)):
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+                msg = f"{name} must be a number of seconds, at least 0, not {seconds!r}"
+                raise ValueError(msg)
+        for name, value in (("memory_limit", memory_limit), ("max_items_per_worker", max_items_per_worker)):
+            if value is not None:
+                msg = f"{name} is not available in this version"
+                raise ValueError(msg)
+        if isinstance(preload, str) or not all(isinstance(module, str) for module in preload):
+            msg = f"preload must be a sequence of module names, not {preload!r}"
+            raise ValueError(msg)
+        self.workers = workers or available_cores()
+        self.metrics_interval_s = metrics_interval_s
+        self._policy = ErrorPolicy.parse(on_error)
+        self._buffer = buffer or DEFAULT_BUFFER
+        self._backend_name = backend
+        self._backend_options = BackendOptions(self.workers, start_method, tuple(preload))
+        self._ordered = ordered
+        self._grace_s = float(grace_s)
+        self._crash_retries = crash_retries
+        self._max_bytes = max_bytes or DEFAULT_MAX_BYTES
+        self._starting = threading.Lock()
+        self._run: Run | None = None
+        self._backend: Backend | None = None
+        self._last_snapshot = Snapshot()
+        self._is_warm = False
+        self._is_closed = False
+
+    # ------------------------------------------------------------------ running
+
+    def run(self, stages: Stages, source: object = None, *, collect: bool = True) -> Ok | Err:
+        """Run a pipeline to its end.
+
+        In the main thread, the first SIGINT or SIGTERM cancels the run in order (unless the program has handlers of its
+        own), and the next one at once; the result is then an ``Err`` with the signal's name as its reason.
+
+        Args:
+            stages: a ``Pipeline``, or a list of stages and plain callables.
+            source: where the items come from; None: the pipeline's own, or the list's first member.
+            collect: whether the report keeps the values.
+
+        Returns:
+            ``Ok(report)``, or ``Err(reason, cause, report)`` when the run was cancelled or failed.  What items or workers
+            do is never raised.
+
+        Raises:
+            PipelineError: the pipeline cannot run.
+            EngineError: this engine runs another pipeline at this moment, or is closed.
+        """
+        pipeline = _as_pipeline(stages, source)
+        if pipeline.cancelled is not None:
+            return Err(pipeline.cancelled, None, Report(ok=False))
+        run = self._start(pipeline)
+        values: list[Any] = []
+        watch = contextlib.nullcontext() if run.in_caller else graceful_signals(run.cancel, run.hurry)
+        with watch:
+            try:
+                while (batch := run.next_batch(unpack=collect)) is not None:
+                    values += batch
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C where no handler of ours stands; becomes the result
+                run.cancel(type(error).__name__, error)
+            return run.conclude(values)
+
+    def iter(self, stages: Stages, source: object = None) -> ResultStream:
+        """Return the results as they come, bounded by what the consumer takes.
+
+        Args:
+            stages: as for ``run``.
+            source: as for ``run``.
+
+        Returns:
+            An iterator that raises the run's cause when the run fails; closing or dropping it early cancels the run.
+
+        Raises:
+            PipelineError: the pipeline cannot run.
+            EngineError: this engine runs another pipeline at this moment, is closed, or the pipeline was cancelled.
+        """
+        pipeline = _as_pipeline(stages, source)
+        if pipeline.cancelled is not None:
+            raise EngineError(pipeline.cancelled)
+        return ResultStream(self._start(pipeline))
+
+    def map(self, fn: Callable[..., Any] | Stage, iterable: Iterable[Any], **stage_options: Any) -> ResultStream:
+        """Return ``fn`` of each item as results come: a pipeline of one stage.
+
+        Args:
+            fn: what to run.
+            iterable: the items.
+            stage_options: see ``Stage``.
+        """
+        if isinstance(fn, Stage):
+            return self.iter(Pipeline(iterable).stage(fn, **stage_options))
+        return self.iter([make_stage(fn, **stage_options)], iterable)
+
+    def _start(self, pipeline: Pipeline) -> Run:
+        plan = make_plan(pipeline.stages, default_buffer=self._buffer, default_policy=self._policy)
+        with self._starting:
+            if self._is_closed:
+                msg = "the engine is closed"
+                raise EngineClosedError(msg)
+            if self._run is not None:
+                msg = "this engine runs a pipeline already; it runs one at a time"
+                raise EngineError(msg)
+            backend = self._backend or self._make_backend()
+            options = RunOptions(
+                workers=self.workers,
+                ordered=self._ordered,
+                out_buffer=self._buffer,
+                crash_retries=self._crash_retries,
+                max_bytes=self._max_bytes,
+                grace_s=self._grace_s,
+                keep=self._is_warm,
+            )
+            run = Run(plan, pipeline.source, backend, options, lambda run: self._end(run, pipeline))
+            self._run, self._backend = run, backend
+        pipeline.attach(self)
+        try:
+            run.start()
+        except BaseException:
+            self._end(run, pipeline)
+            raise
+        if pipeline.cancelled is not None:
+            run.cancel(pipeline.cancelled)
+        return run
+
+    def _make_backend(self) -> Backend:
+        if self._backend_name == "inline":
+            from mpengine.backends.inline import InlineBackend
+
+            return InlineBackend(self._backend_options)
+        from mpengine.backends.process import ProcessBackend
+
+        return ProcessBackend(self._backend_options)
+
+    def _end(self, run: Run, pipeline: Pipeline) -> None:
+        """A run is over: keep its last figures, and let the workers go unless they are to stay warm."""
+        pipeline.detach(self)
+        with self._starting:
+            if run.result is not None:
+                self._last_snapshot = run.result.report.snapshot
+            self._run = None
+            backend = self._backend
+            if not self._is_warm or self._is_closed:
+                self._backend = None
+            else:
+                backend = None
+        if backend is not None:
+            backend.close()
+
+    # ------------------------------------------------------------------ from anywhere
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """End the run that goes on; nothing happens when there is none.
+
+        From any thread, from a signal handler, at any moment, any number of times; the first reason wins.
+
+        Args:
+            reason: becomes the result's reason.
+        """
+        run = self._run
+        if run is not None:
+            run.cancel(reason)
+
+    def snapshot(self) -> Snapshot:
+        """Return the figures of the run that goes on, or of the last one; from any thread."""
+        run = self._run
+        return self._last_snapshot if run is None else run.snapshot()
+
+    def pids(self) -> list[int]:
+        """Return the process numbers of the live workers; from any thread."""
+        backend = self._backend
+        return [] if backend is None else backend.pids()
+
+    def close(self) -> None:
+        """Cancel what runs, and let every worker go; idempotent."""
+        self._is_closed = True
+        run = self._run
+        if run is not None:
+            run.cancel("the engine was closed")
+            run.conclude()
+        with self._starting:
+            backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
+
+    def __enter__(self) -> Self:
+        """Keep workers warm from now on.
+
+        Raises:
+            EngineClosedError: the engine is closed.
+        """
+        if self._is_closed:
+            msg = "the engine is closed"
+            raise EngineClosedError(msg)
+        self._is_warm = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the engine."""
+        self.close()
+
+
+def _as_pipeline(stages: Stages, source: object) -> Pipeline:
+    if isinstance(stages, Pipeline):
+        return stages if source is None else stages.with_source(source)  # type: ignore[arg-type]
+    if isinstance(stages, Stage) or not isinstance(stages, Sequence) or isinstance(stages, str | bytes):
+        msg = f"stages must be a Pipeline or a list of stages, not {stages!r:.200}"
+        raise PipelineError(msg)
+    members = list(stages)
+    if source is None:
+        if not members:
+            msg = "an empty list is no pipeline: it has no source"
+            raise PipelineError(msg)
+        source = members.pop(0)
+    return Pipeline(source, members)  # type: ignore[arg-type]
+
+
+def _check_count(name: str, value: object, *, least: int) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        msg = f"{name} must be a whole number of at least {least}, not {value!r}"
+        raise ValueError(msg)
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        msg = f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}"
+        raise ValueError(msg)

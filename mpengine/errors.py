@@ -1,0 +1,62 @@
+"""Every error the package raises on purpose, in one tree.
+
+``EngineError`` is the root.  What went wrong with one item is not raised but kept in an
+:class:`mpengine.ItemError`; what is here either stops a run or stands inside such an ``ItemError``.
+All of them pickle, because any of them may cross from a worker to the coordinator.
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Root of the package's errors."""
+
+
+class PipelineError(EngineError, ValueError):
+    """A pipeline, or an option of it, that cannot run; raised before any process starts."""
+
+
+class StageError(EngineError):
+    """A stage that could not be set up, or a stand-in for an exception that could not travel.
+
+    Raised with the worker's traceback as text, since the exception object itself may be what does not pickle.
+    """
+
+
+class WorkerDiedError(EngineError):
+    """A worker process ended without having been asked to."""
+
+
+class ItemTimeoutError(EngineError, TimeoutError):
+    """An item took longer than its stage's ``timeout``."""
+
+
+class MemoryLimitError(EngineError, MemoryError):
+    """An item alone took its worker over the engine's ``memory_limit``."""
+
+
+class EngineClosedError(EngineError):
+    """The engine was closed and cannot run anything."""
+
+
+class InternalError(EngineError):
+    """The engine broke one of its own promises: a bug of ours, told with all that is known of it."""
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - named as concurrent.futures names its own: it is shown as a cause
+    """The traceback as it was in the worker, shown as the ``__cause__`` of what came from there."""
+
+    def __init__(self, text: str) -> None:
+        """Keep ``text``, a traceback formatted in the worker."""
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        """Return the traceback on lines of its own."""
+        return f'\n"""\n{self.text}"""'
+
+
+def with_remote_traceback(error: BaseException, text: str) -> BaseException:
+    """Return ``error`` with the worker's traceback as its cause, so that raising it shows where it came from."""
+    error.__cause__ = RemoteTraceback(text)
+    return error

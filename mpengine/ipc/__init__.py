@@ -1,0 +1,9 @@
+"""What passes between coordinator and workers, and how: messages, queues, codec, control block.  No policy.
+
+================  ======================================================================
+``messages``      every message: a small named type, checked when it arrives
+``mpqueue``       a bounded queue with one writer and one reader, over a pipe
+``codec``         items to payloads and back, an item that will not travel told from its mates
+``controlblock``  one memory file: the cancel flag and one slot for each worker
+================  ======================================================================
+"""

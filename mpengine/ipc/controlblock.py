@@ -1,0 +1,170 @@
+"""The control block: one memory file with the cancel flag and one slot for each worker.
+
+A slot has one writer, the worker it belongs to.  The coordinator reads it and takes no lock, so a worker killed at any
+instruction leaves nothing locked.  What it can leave is a record half written; hence:
+
+C1. ``seq`` is odd while a record is being written, and even when it is whole.
+C2. A reader that meets an odd or changed ``seq`` tries again, READ_TRIES times at most, then believes nothing of it.
+C3. Only the coordinator clears a slot, and only when the worker's exit status has been collected.
+C4. Every word is eight bytes and aligned, so that it is written and read in one piece.
+
+The file has no name (``memfd_create``), so nothing of it can be left behind, whoever dies when.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Final
+
+READ_TRIES: Final = 8
+HEADER_BYTES: Final = 4096
+SLOT_WORDS: Final = 32
+SLOT_BYTES: Final = SLOT_WORDS * 8
+CANCEL_OFFSET: Final = 64
+
+SEQ, STATE, BATCH, POSITION, STAGE, BEGAN_NS, HEARTBEAT_NS, BATCHES, ITEMS = range(9)
+
+NOTHING, IN_BATCH, IN_ITEM = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRecord:
+    """What a worker says it is at.
+
+    Attributes:
+        batch_id: the batch; None when it is at none.
+        position: the item's place in the batch's payload; None when the worker names none.
+        stage: the stage, within the chain.
+        began_at: monotonic time at which it began that item, in seconds.
+        heartbeat_at: monotonic time of its last sign of life, in seconds.
+        batches: batches it has finished.
+        items: items it has finished.
+    """
+
+    batch_id: int | None
+    position: int | None
+    stage: int
+    began_at: float
+    heartbeat_at: float
+    batches: int
+    items: int
+
+
+class Slot:
+    """A worker's own record."""
+
+    def __init__(self, words: memoryview) -> None:
+        """Bind the slot to its words."""
+        self._words = words
+
+    def begin_batch(self, batch_id: int) -> None:
+        """Name the batch that is begun, and no item of it."""
+        words = self._words
+        words[SEQ] += 1
+        words[BATCH] = batch_id
+        words[STATE] = IN_BATCH
+        words[BEGAN_NS] = words[HEARTBEAT_NS] = time.monotonic_ns()
+        words[SEQ] += 1
+
+    def begin_item(self, position: int, stage: int) -> None:
+        """Name the item that is begun."""
+        words = self._words
+        words[SEQ] += 1
+        words[POSITION] = position
+        words[STAGE] = stage
+        words[STATE] = IN_ITEM
+        words[BEGAN_NS] = words[HEARTBEAT_NS] = time.monotonic_ns()
+        words[SEQ] += 1
+
+    def begin_stage(self, stage: int) -> None:
+        """Name the stage that the named item is in now; one word, so that no record is broken."""
+        self._words[STAGE] = stage
+
+    def end_batch(self, items: int) -> None:
+        """Name nothing any more, and count what was done."""
+        words = self._words
+        words[SEQ] += 1
+        words[STATE] = NOTHING
+        words[BATCHES] += 1
+        words[ITEMS] += items
+        words[HEARTBEAT_NS] = time.monotonic_ns()
+        words[SEQ] += 1
+
+    def read(self) -> SlotRecord | None:
+        """Return the record, or None when it is not whole (C2)."""
+        for _ in range(READ_TRIES):
+            before = self._words[SEQ]
+            words = self._words[:SLOT_WORDS].tolist()
+            if before % 2 == 0 and self._words[SEQ] == before:
+                state = words[STATE]
+                return SlotRecord(
+                    words[BATCH] if state != NOTHING else None,
+                    words[POSITION] if state == IN_ITEM else None,
+                    words[STAGE],
+                    words[BEGAN_NS] / 1e9,
+                    words[HEARTBEAT_NS] / 1e9,
+                    words[BATCHES],
+                    words[ITEMS],
+                )
+        return None
+
+    def clear(self) -> None:
+        """Empty the slot for the next worker (C3)."""
+        for word in range(SLOT_WORDS):
+            self._words[word] = 0
+
+    def release(self) -> None:
+        """Let go of the memory."""
+        self._words.release()
+
+
+class ControlBlock:
+    """The memory file, mapped.
+
+    Args:
+        fd: the file; kept open, since workers get it when they start.
+        slots: how many slots it has.
+    """
+
+    def __init__(self, fd: int, slots: int) -> None:
+        """Map the file."""
+        self.fd = fd
+        self.slots = slots
+        self._map = mmap.mmap(fd, HEADER_BYTES + slots * SLOT_BYTES)
+        self._bytes = memoryview(self._map)
+        self._words = self._bytes.cast("Q")
+
+    @classmethod
+    def create(cls, slots: int) -> ControlBlock:
+        """Return a new, empty control block."""
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("mpengine-control", os.MFD_CLOEXEC)
+        else:
+            with tempfile.TemporaryFile() as file:  # has no name either, once it is open
+                fd = os.dup(file.fileno())
+        os.ftruncate(fd, HEADER_BYTES + slots * SLOT_BYTES)
+        return cls(fd, slots)
+
+    @property
+    def buffer(self) -> memoryview:
+        """The bytes, for the cancel flag at ``CANCEL_OFFSET``."""
+        return self._bytes
+
+    def slot(self, worker_id: int) -> Slot:
+        """Return the slot of a worker."""
+        start = (HEADER_BYTES + worker_id * SLOT_BYTES) // 8
+        return Slot(self._words[start : start + SLOT_WORDS])
+
+    def close(self) -> None:
+        """Unmap and close the file; slots handed out must be released first."""
+        if self.fd == -1:
+            return
+        self._words.release()
+        self._bytes.release()
+        self._map.close()
+        os.close(self.fd)
+        self.fd = -1

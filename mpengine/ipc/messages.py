@@ -1,0 +1,209 @@
+"""Every message between coordinator and worker: small named types, with a check on what arrives.
+
+A message on the wire is a header, its fields (by marshal, since they are plain numbers, strings, bytes and tuples), and
+any number of payloads, which are not looked into.
+
+M1. A message is one of the classes below.  There is no sentinel value that somebody's item could be mistaken for.
+M2. What does not parse, or has a field of the wrong type, is a ``ProtocolError``: the end of that worker, not of the run.
+"""
+
+from __future__ import annotations
+
+import marshal
+import struct
+from dataclasses import dataclass, fields
+from typing import Any, Final, TYPE_CHECKING
+
+from mpengine.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Buffer = bytes | bytearray | memoryview
+
+HEADER: Final = struct.Struct("<4sBxHI")
+SIZE: Final = struct.Struct("<Q")
+MAGIC: Final = b"mpe1"
+MAX_META_BYTES: Final = 1 << 30
+
+
+class ProtocolError(EngineError):
+    """Bytes arrived that are no message."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeginRun:
+    """To a worker: a run begins; the payload holds its chains."""
+
+    run_id: int
+    payloads: Sequence[Buffer] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunBatch:
+    """To a worker: run items ``lo`` to ``hi`` of the payload; see ``scheduler.commands.Dispatch``."""
+
+    batch_id: int
+    chain: int
+    lo: int
+    hi: int
+    skip: int
+    careful: bool
+    out_size: int
+    budget: int
+    payloads: Sequence[Buffer] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeBatch:
+    """To a worker: go on with a suspended batch for about ``budget`` results."""
+
+    batch_id: int
+    budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndRun:
+    """To a worker: the run is over; tear the stages down and say so."""
+
+    run_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pill:
+    """To a worker: leave.  The poison pill, told from any item by its type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """From a worker: it is there."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """From a worker: how far it is with a batch, and what came of it; see ``scheduler.events.BatchReturned``.
+
+    ``chunks`` are (count, first, positions as bytes of unsigned ints or None), one for each payload; ``failures`` are the
+    fields of ``scheduler.events.Failure``; ``tallies`` those of ``Tally``.
+    """
+
+    batch_id: int
+    progress: str
+    consumed: int
+    emitted: int
+    chunks: tuple[tuple[int, int, bytes | None], ...]
+    failures: tuple[tuple[Any, ...], ...]
+    tallies: tuple[tuple[int, int, int, int, float], ...]
+    kill: str | None
+    payloads: Sequence[Buffer] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """From a worker: a stage of a chain could not be loaded or set up."""
+
+    chain: int
+    stage: int
+    summary: str
+    traceback: str
+    error: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """From a worker: the run's stages are torn down; ``problems`` tells what went wrong with that."""
+
+    run_id: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """From a worker: it leaves because it was told to."""
+
+    batches: int
+
+
+Message = BeginRun | RunBatch | ResumeBatch | EndRun | Pill | Hello | Returned | Broken | RunEnded | Goodbye
+
+KINDS: Final[tuple[type[Any], ...]] = (
+    BeginRun, RunBatch, ResumeBatch, EndRun, Pill, Hello, Returned, Broken, RunEnded, Goodbye,
+)  # fmt: skip
+_NUMBER: Final = {kind: number for number, kind in enumerate(KINDS)}
+_FIELDS: Final = {kind: tuple(f.name for f in fields(kind) if f.name != "payloads") for kind in KINDS}
+_BY_TEXT: Final = {"int": int, "str": str, "bool": bool, "bytes | None": bytes, "str | None": str}
+_TYPES: Final = {
+    kind: tuple((_BY_TEXT.get(str(f.type), tuple), "None" in str(f.type)) for f in fields(kind) if f.name != "payloads")
+    for kind in KINDS
+}
+_CARRIES: Final = {kind for kind in KINDS if any(f.name == "payloads" for f in fields(kind))}
+
+
+def encode(message: Message) -> list[Buffer]:
+    """Return the message as buffers, to be written one behind the other."""
+    kind = type(message)
+    meta = marshal.dumps(tuple([getattr(message, name) for name in _FIELDS[kind]]))
+    payloads: Sequence[Buffer] = getattr(message, "payloads", ())
+    sizes = [memoryview(payload).nbytes for payload in payloads]
+    head = HEADER.pack(MAGIC, _NUMBER[kind], len(sizes), len(meta))
+    return [b"".join([head, *map(SIZE.pack, sizes), meta]), *payloads]
+
+
+def frame_size(view: Buffer) -> int | None:
+    """Return the size in bytes of the message that ``view`` begins with; None if too little of it is there to tell.
+
+    Raises:
+        ProtocolError: no message begins like that.
+    """
+    if len(view) < HEADER.size:
+        return None
+    magic, kind, count, meta_bytes = HEADER.unpack_from(view)
+    if magic != MAGIC or kind >= len(KINDS) or meta_bytes > MAX_META_BYTES:
+        msg = f"a message cannot begin with {bytes(view[: HEADER.size])!r}"
+        raise ProtocolError(msg)
+    start = HEADER.size + count * SIZE.size
+    if len(view) < start:
+        return None
+    sizes = struct.unpack_from(f"<{count}Q", view, HEADER.size)
+    size: int = start + meta_bytes + sum(sizes)
+    return size
+
+
+def decode(frame: Buffer) -> Message:
+    """Return the message in ``frame``, which is whole; its payloads are views into ``frame``.
+
+    Raises:
+        ProtocolError: it is no message (M2).
+    """
+    _, number, count, meta_bytes = HEADER.unpack_from(frame)
+    sizes = struct.unpack_from(f"<{count}Q", frame, HEADER.size)
+    start = HEADER.size + count * SIZE.size
+    view = memoryview(frame)
+    kind = KINDS[number]
+    try:
+        values = marshal.loads(view[start : start + meta_bytes])  # noqa: S302 - checked below, and marshal runs no code
+    except (EOFError, ValueError, TypeError) as error:
+        msg = f"a {kind.__name__} that does not parse: {error}"
+        raise ProtocolError(msg) from None
+    _check(kind, values)
+    if kind not in _CARRIES:
+        return kind(*values)  # type: ignore[no-any-return]
+    payloads = []
+    start += meta_bytes
+    for size in sizes:
+        payloads.append(view[start : start + size])
+        start += size
+    return kind(*values, payloads)  # type: ignore[no-any-return]
+
+
+def _check(kind: type[Any], values: object) -> None:
+    wanted = _TYPES[kind]
+    good = isinstance(values, tuple) and len(values) == len(wanted)
+    if good and isinstance(values, tuple):
+        for value, (is_a, may_be_none) in zip(values, wanted, strict=True):
+            good = good and (isinstance(value, is_a) or (may_be_none and value is None))
+    if not good:
+        msg = f"a {kind.__name__} with the wrong fields: {values!r:.200}"
+        raise ProtocolError(msg)

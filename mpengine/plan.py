@@ -1,0 +1,136 @@
+"""From a pipeline to a plan: checked, and neighbouring stages fused into chains.  A pure rewrite, nothing runs.
+
+A chain is what one worker does to a batch without handing it on in between.  Stages fuse when both map one item to one
+and neither asks for anything of its own (``workers=``, ``buffer=``, ``batch=``, another ``kind=``).  A generator stage
+may end a chain, never stand inside one: what it yields is streamed to whichever worker is free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpengine.errors import PipelineError
+from mpengine.policies import ErrorPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mpengine.pipeline import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class ChainPlan:
+    """Stages that one worker runs in one go.
+
+    Attributes:
+        index: the chain's number.
+        stages: its stages, in order.
+        first_stage: number, in the whole pipeline, of its first stage.
+        workers: at most so many workers run it; None: all may.
+        buffer: at most so many items wait before it.
+        fans_out: whether one item may become many.
+        policies: the error policy of each stage.
+    """
+
+    index: int
+    stages: tuple[Stage, ...]
+    first_stage: int
+    workers: int | None
+    buffer: int
+    fans_out: bool
+    policies: tuple[ErrorPolicy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is going to do."""
+
+    chains: tuple[ChainPlan, ...]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Every stage, in order."""
+        return tuple(stage for chain in self.chains for stage in chain.stages)
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether any stage may turn one item into many."""
+        return any(chain.fans_out for chain in self.chains)
+
+
+def make_plan(stages: Sequence[Stage], *, default_buffer: int, default_policy: ErrorPolicy) -> Plan:
+    """Return the plan for ``stages``.
+
+    Args:
+        stages: at least one.
+        default_buffer: items that may wait before a chain whose first stage names no ``buffer``.
+        default_policy: for stages that name no ``on_error``.
+
+    Raises:
+        PipelineError: the stages cannot run; the message says which and why.
+    """
+    if not stages:
+        msg = "a pipeline needs at least one stage"
+        raise PipelineError(msg)
+    for stage in stages:
+        _check(stage, default_policy)
+    chains: list[ChainPlan] = []
+    first_stage = 0
+    for group in _fuse(stages):
+        head = group[0]
+        chains.append(
+            ChainPlan(
+                index=len(chains),
+                stages=tuple(group),
+                first_stage=first_stage,
+                workers=head.workers,
+                buffer=head.buffer or default_buffer,
+                fans_out=group[-1].is_generator,
+                policies=tuple(stage.policy or default_policy for stage in group),
+            )
+        )
+        first_stage += len(group)
+    return Plan(tuple(chains))
+
+
+def _fuse(stages: Sequence[Stage]) -> list[list[Stage]]:
+    groups: list[list[Stage]] = []
+    for stage in stages:
+        if groups and _is_plain(stage) and _is_open(groups[-1]):
+            groups[-1].append(stage)
+        else:
+            groups.append([stage])
+    return groups
+
+
+def _is_plain(stage: Stage) -> bool:
+    """Whether ``stage`` asks for nothing of its own."""
+    return stage.workers is None and stage.buffer is None and stage.batch is None and stage.kind == "process"
+
+
+def _is_open(group: list[Stage]) -> bool:
+    """Whether something may be fused onto ``group``; its ``buffer`` stands before it and does not matter."""
+    head, last = group[0], group[-1]
+    return head.workers is None and head.batch is None and head.kind == "process" and not last.is_generator
+
+
+def _check(stage: Stage, default_policy: ErrorPolicy) -> None:
+    """Refuse what is described by the contract but cannot run yet, by name, before any process starts."""
+    policy = stage.policy or default_policy
+    missing = [
+        name
+        for name, wanted in (
+            (f"kind={stage.kind!r}", stage.kind != "process"),
+            ("an async def function", stage.is_async),
+            ("timeout=", stage.timeout is not None),
+            ("batch=", stage.batch is not None),
+            ("idempotent=False", not stage.idempotent),
+            ("Retry(backoff_s=...)", stage.retry.backoff_s > 0),
+            (f"on_error={policy.value!r}", policy in (ErrorPolicy.EMIT, ErrorPolicy.SIDE)),
+        )
+        if wanted
+    ]
+    if missing:
+        msg = f"stage {stage.name!r}: {', '.join(missing)} cannot run in this version"
+        raise PipelineError(msg)

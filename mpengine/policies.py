@@ -1,0 +1,110 @@
+"""What happens to an item that fails: error policies and retries, as frozen values that check themselves."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from mpengine.errors import PipelineError
+
+
+class ErrorPolicy(enum.Enum):
+    """What becomes of an item that has failed for good."""
+
+    RAISE = "raise"
+    """The run is cancelled; the result is ``Err`` with the original exception as its cause."""
+    DROP = "drop"
+    """The item is counted, logged at a limited rate and kept in ``report.errors``; the run goes on."""
+    EMIT = "emit"
+    """An ``ItemError`` takes the item's place downstream."""
+    SIDE = "side"
+    """The stage's ``error_handler`` gets the ``ItemError``; then as ``DROP``."""
+
+    @classmethod
+    def parse(cls, value: ErrorPolicy | str) -> ErrorPolicy:
+        """Return the policy that ``value`` names.
+
+        Args:
+            value: a policy, or its lower-case name.
+
+        Raises:
+            PipelineError: ``value`` names no policy.
+        """
+        if isinstance(value, cls):
+            return value
+        for policy in cls:
+            if policy.value == value:
+                return policy
+        names = ", ".join(repr(policy.value) for policy in cls)
+        msg = f"on_error must be an ErrorPolicy or one of {names}, not {value!r}"
+        raise PipelineError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often, and how patiently, a failing item is tried again.
+
+    Attributes:
+        attempts: further attempts after the first.
+        backoff_s: seconds before the first retry; 0 retries at once.
+        factor: each further wait is the last one times this.
+        max_s: no wait is longer than this many seconds.
+        jitter: share of each wait, 0 to 1, that is drawn at random.
+        on: exception types that are worth another attempt; anything else fails at once.
+    """
+
+    attempts: int = 1
+    backoff_s: float = 0.0
+    factor: float = 2.0
+    max_s: float = 60.0
+    jitter: float = 0.0
+    on: tuple[type[BaseException], ...] = (Exception,)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 0:
+            msg = f"retries must be a whole number of at least 0, not {self.attempts!r}"
+            raise PipelineError(msg)
+        for name in ("backoff_s", "max_s"):
+            if getattr(self, name) < 0:
+                msg = f"Retry({name}=...) must be at least 0 seconds, not {getattr(self, name)!r}"
+                raise PipelineError(msg)
+        if self.factor < 1 or not 0 <= self.jitter <= 1:
+            msg = f"Retry needs factor >= 1 and 0 <= jitter <= 1, not {self.factor!r} and {self.jitter!r}"
+            raise PipelineError(msg)
+        on = (self.on,) if isinstance(self.on, type) else tuple(self.on)
+        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in on):
+            msg = f"Retry(on=...) must name exception types, not {self.on!r}"
+            raise PipelineError(msg)
+        object.__setattr__(self, "on", on)
+
+    @classmethod
+    def parse(cls, value: Retry | int) -> Retry:
+        """Return ``value`` as a ``Retry``; a number means so many further attempts, at once.
+
+        Raises:
+            PipelineError: ``value`` is neither.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, int):
+            return cls(attempts=value)
+        msg = f"retries must be a number or a Retry, not {value!r}"
+        raise PipelineError(msg)
+
+    def is_worth_it(self, error: BaseException, attempts: int) -> bool:
+        """Whether ``error``, met in attempt number ``attempts`` (from 1), is followed by another attempt."""
+        return attempts <= self.attempts and isinstance(error, self.on)
+
+    def wait_s(self, attempts: int, drawn: float = 0.0) -> float:
+        """Return the seconds to wait after attempt number ``attempts`` (from 1).
+
+        Args:
+            attempts: how many attempts there were.
+            drawn: a number from 0 to 1; the caller draws it, so that this stays a pure function.
+        """
+        wait_s = min(self.max_s, self.backoff_s * self.factor ** (attempts - 1))
+        return wait_s * (1 - self.jitter * drawn)
+
+
+NO_RETRY = Retry(attempts=0)

@@ -1,0 +1,124 @@
+"""Workers that are the coordinator's own children: the start methods ``fork`` and ``spawn``.
+
+A death is noticed by the child's pidfd; the exit status is collected here and nowhere else, and what is left of the
+process group is killed before that (rule N4 of `mpengine.worker.nursery`).
+"""
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mpengine.processes import spawning
+from mpengine.processes.identity import ProcessIdentity
+from mpengine.processes.notices import Exited, Notice, Started, StartFailed
+from mpengine.worker.boot import BOOT_FAILED, Preparation, WorkerBoot, read_failure
+from mpengine.worker.nursery import bury_nowait, kill_group
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    worker_id: int
+    generation: int
+    identity: ProcessIdentity
+    pidfd: int
+    birth_fd: int
+
+
+class DirectWorkers:
+    """Starts workers as children of this process, and buries them.
+
+    Args:
+        epoll: Where the pidfds are to be watched.
+        environ: What the workers' environment has on top of this process's.
+        forks: Whether to fork this process, or to start a fresh interpreter.
+    """
+
+    def __init__(self, epoll: select.epoll, environ: Mapping[str, str], *, forks: bool) -> None:
+        self._epoll = epoll
+        self._environ = environ
+        self._forks = forks
+        self._children: dict[int, _Child] = {}
+
+    def start(self, boot: WorkerBoot) -> list[Notice]:
+        """Start a worker; never waits for it."""
+        try:
+            child = self._start(boot)
+        except OSError as error:
+            return [StartFailed(boot.worker_id, f"{type(error).__name__}: {error}")]
+        return [Started(child.worker_id, child.generation, child.identity)]
+
+    def _start(self, boot: WorkerBoot) -> _Child:
+        preparation = spawning.make_preparation(self._environ, fresh=not self._forks)
+        birth_fd = spawning.memory_file(b"")
+        spawning.close_in_forked_children(birth_fd)
+        try:
+            pid = self._give_birth(boot, preparation, birth_fd)
+        except BaseException:
+            spawning.close_parent_only(birth_fd)
+            raise
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            kill_group(pid)
+            os.waitpid(pid, 0)
+            spawning.close_parent_only(birth_fd)
+            raise
+        spawning.close_in_forked_children(pidfd)
+        child = _Child(boot.worker_id, boot.generation, ProcessIdentity.of(pid), pidfd, birth_fd)
+        self._children[pidfd] = child
+        self._epoll.register(pidfd, select.EPOLLIN)
+        return child
+
+    def _give_birth(self, boot: WorkerBoot, preparation: Preparation, birth_fd: int) -> int:
+        if self._forks:
+            return spawning.fork_worker(boot, preparation, birth_fd)
+        parcel = (boot, preparation, birth_fd)
+        fds = {*boot.fds, birth_fd}
+        return spawning.launch("mpengine.worker.boot:run_spawned", parcel, fds, self._environ)
+
+    def collect(self, ready: frozenset[int]) -> list[Notice]:
+        """Bury those whose pidfd is among the `ready` fds."""
+        notices: list[Notice] = []
+        for pidfd in ready & self._children.keys():
+            child = self._children[pidfd]
+            exitcode = bury_nowait(child.identity.pid)
+            if exitcode is not None:
+                failure = read_failure(child.birth_fd) if exitcode == BOOT_FAILED else None
+                self._let_go(child)
+                if failure is not None:
+                    notices.append(StartFailed(child.worker_id, failure))
+                notices.append(Exited(child.worker_id, child.generation, child.identity, exitcode))
+        return notices
+
+    def _let_go(self, child: _Child) -> None:
+        del self._children[child.pidfd]
+        with contextlib.suppress(FileNotFoundError):
+            self._epoll.unregister(child.pidfd)
+        spawning.close_parent_only(child.pidfd)
+        spawning.close_parent_only(child.birth_fd)
+
+    def doom_unborn(self) -> list[Notice]:
+        """Nothing is ever unborn here: a start has happened when `start` returns."""
+        return []
+
+    def others(self) -> tuple[ProcessIdentity, ...]:
+        """Processes that are no workers: none."""
+        return ()
+
+    def close(self, deadline_at: float) -> None:
+        """Kill what is alive and bury it, as far as that is done by the deadline."""
+        for child in self._children.values():
+            kill_group(child.identity.pid)
+        for child in list(self._children.values()):
+            poll = select.poll()
+            poll.register(child.pidfd, select.POLLIN)
+            poll.poll(max(0.0, deadline_at - time.monotonic()) * 1000)
+            bury_nowait(child.identity.pid)
+            self._let_go(child)
+
+    def abandon(self) -> None:
+        """In a forked child: these are not its children, and their fds have been closed already."""
+        self._children.clear()

@@ -1,0 +1,176 @@
+"""How a process comes to be, and what it must not inherit.
+
+P1. An fd that only the coordinator may hold (a write end of a lifeline, its end of a worker's channel) is close-on-exec
+    and named here by `close_in_forked_children`: whoever forks the coordinator, the child closes it before anything
+    else. Else that child would keep the lifelines of dead runs whole.
+P2. `forget` comes before the close: a number closed may be somebody else's a moment later.
+P3. What a new process is told travels in a memory file without a name.  Writing it never waits for the reader, whatever
+    its size.
+P4. ``subprocess.Popen`` starts programs here but never reaps them: who started a process collects its exit status.
+"""
+
+import contextlib
+import marshal
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping
+from multiprocessing import spawn
+from pathlib import Path
+from typing import Final
+
+import mpengine.worker
+from mpengine.worker.boot import Preparation, WorkerBoot, run_in_child
+
+COOKIE_NAME: Final = "MPENGINE_COOKIE"
+
+_PACKAGE_FOLDER: Final = str(Path(mpengine.worker.__file__).resolve().parents[2])
+_NEVER_TWICE: Final = ("init_main_from_name", "init_main_from_path", "name")
+_BOOTSTRAP: Final = (
+    "import marshal,os,sys;sys.path[:],parcel=marshal.loads(os.pread({fd},{size},0));os.close({fd});"
+    "from {module} import {function};{function}(parcel)"
+)
+
+_parent_only: set[int] = set()
+_keeping = threading.local()
+
+
+def close_in_forked_children(fd: int) -> None:
+    """Have every child that is forked from this process, by whomever, close `fd` at once (P1)."""
+    _parent_only.add(fd)
+
+
+def forget(fd: int) -> None:
+    """Take `close_in_forked_children` back; to be called before `fd` is closed (P2)."""
+    _parent_only.discard(fd)
+
+
+def close_parent_only(fd: int) -> None:
+    """Forget `fd` and close it."""
+    forget(fd)
+    os.close(fd)
+
+
+def _close_parent_only_fds() -> None:
+    kept: frozenset[int] = getattr(_keeping, "fds", frozenset())
+    for fd in _parent_only - kept:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    _parent_only.clear()
+
+
+os.register_at_fork(after_in_child=_close_parent_only_fds)
+
+
+def make_preparation(environ: Mapping[str, str], *, fresh: bool = True) -> Preparation:
+    """What a child has to know of its parent's surroundings.
+
+    Args:
+        environ: Variables to set on top of this process's own.
+        fresh: Whether the child is another program, which has yet to learn about import path, folder and arguments.
+
+    Raises:
+        OSError: The current folder has been removed.
+    """
+    preparation: dict[str, object] = {
+        "environ": {**os.environ, **environ},
+        "parent_pid": os.getpid(),
+        "parent_name": multiprocessing.current_process().name,
+    }
+    if fresh:
+        preparation["multiprocessing"] = _standard_preparation()
+    return preparation
+
+
+def _standard_preparation() -> dict[str, object]:
+    unset = multiprocessing.get_start_method(allow_none=True) is None
+    standard = spawn.get_preparation_data("mpengine")
+    if unset:
+        # Asking has fixed the start method, and the user's own set_start_method would be refused from now on.
+        multiprocessing.set_start_method(None, force=True)
+        standard.pop("start_method", None)
+    for name in _NEVER_TWICE:
+        standard.pop(name, None)
+    standard["authkey"] = bytes(standard["authkey"])  # its own type refuses to be pickled here
+    return standard
+
+
+def memory_file(content: bytes) -> int:
+    """A new fd of an anonymous file that holds `content`."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("mpengine-boot")
+    else:
+        with tempfile.TemporaryFile(prefix="mpengine-") as file:
+            fd = os.dup(file.fileno())
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    return fd
+
+
+def birth_file(boot: WorkerBoot, preparation: Preparation) -> int:
+    """A new fd of the file that a forked worker reads its orders from, and writes its failure to start into."""
+    return memory_file(pickle.dumps((boot, preparation), pickle.HIGHEST_PROTOCOL))
+
+
+def launch(target: str, parcel: object, pass_fds: Iterable[int], environ: Mapping[str, str]) -> int:
+    """Start a fresh interpreter that leads its own process group and calls ``target(pickled parcel)``.
+
+    Args:
+        target: ``"module:function"``.
+        parcel: What to pickle for it.
+        pass_fds: What it inherits, under the same numbers.
+        environ: Variables to set on top of this process's own.
+
+    Returns:
+        Its pid; the caller collects its exit status (P4).
+
+    Raises:
+        OSError: The program could not be started.
+    """
+    module, _, function = target.partition(":")
+    content = marshal.dumps((_import_path(), pickle.dumps(parcel, pickle.HIGHEST_PROTOCOL)))
+    orders_fd = memory_file(content)
+    try:
+        code = _BOOTSTRAP.format(fd=orders_fd, size=len(content), module=module, function=function)
+        program = subprocess.Popen(  # noqa: S603 - this very interpreter
+            [*_interpreter(), "-c", code],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(orders_fd, *pass_fds),
+            env={**os.environ, **environ},
+            process_group=0,
+        )
+    finally:
+        os.close(orders_fd)
+    program.returncode = 0  # keeps Popen from reaping, and from warning that it did not (P4)
+    return program.pid
+
+
+def _interpreter() -> list[str]:
+    executable = os.fsdecode(spawn.get_executable() or sys.executable)
+    return [executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _import_path() -> list[str]:
+    entries = [os.fspath(entry) or str(Path.cwd()) for entry in sys.path if isinstance(entry, str | os.PathLike)]
+    return entries if _PACKAGE_FOLDER in entries else [*entries, _PACKAGE_FOLDER]
+
+
+def fork_worker(boot: WorkerBoot, preparation: Preparation, birth_fd: int) -> int:
+    """Fork this process into a worker; returns its pid, in the parent only."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    _keeping.fds = frozenset((*boot.fds, birth_fd))
+    try:
+        pid = os.fork()
+        if pid == 0:
+            run_in_child(boot, preparation, birth_fd)
+    finally:
+        _keeping.fds = frozenset()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with contextlib.suppress(OSError):  # both sides try; the second finds it done, or the worker dead
+        os.setpgid(pid, pid)
+    return pid

@@ -1,0 +1,147 @@
+"""How a run ended: ``Ok(report)`` or ``Err(reason, cause, report)``, two small frozen classes.
+
+After the shape of outcome's ``Value`` and ``Error``: a tagged union that matches structurally and that can be unwrapped.
+"""
+
+from __future__ import annotations
+
+import pickle
+import reprlib
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+from mpengine.errors import EngineError, StageError
+from mpengine.metrics import Snapshot
+
+MAX_REPORTED_ERRORS = 1000
+MAX_REPR = 200
+
+
+def bounded_repr(item: object) -> str:
+    """Return a ``repr`` of at most ``MAX_REPR`` characters that never raises."""
+    try:
+        text = _BOUNDED.repr(item)
+    except Exception as error:  # noqa: BLE001 - user code runs in repr; its failure is what the text then tells
+        text = f"<{type(item).__name__}, whose repr raised {type(error).__name__}>"
+    return text if len(text) <= MAX_REPR else text[: MAX_REPR - 3] + "..."
+
+
+_BOUNDED = reprlib.Repr()
+_BOUNDED.maxstring = _BOUNDED.maxother = _BOUNDED.maxlong = MAX_REPR
+
+
+def stand_in(error: BaseException) -> StageError:
+    """Return an error that travels and names ``error``, for one that does not."""
+    return StageError(f"{type(error).__module__}.{type(error).__qualname__}: {bounded_text(error)}")
+
+
+def bounded_text(error: BaseException) -> str:
+    """Return ``str(error)``, which is user code and may raise, within bounds."""
+    try:
+        text = str(error)
+    except Exception as raised:  # noqa: BLE001 - user code runs in str; its failure is what the text then tells
+        text = f"<its str() raised {type(raised).__name__}>"
+    return text if len(text) <= 10 * MAX_REPR else text[: 10 * MAX_REPR] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """An item that failed for good.
+
+    Attributes:
+        stage: name of the stage it failed in.
+        index: the item's number in the source, from 0.
+        item: a bounded ``repr`` of what the stage was given.
+        error: the exception, or a ``StageError`` that names it when it cannot travel.
+        traceback: the traceback as text, as it was in the worker.
+        attempts: how often the stage tried.
+        worker_id: slot of the worker that tried last; None when it failed outside any worker.
+    """
+
+    stage: str
+    index: int
+    item: str
+    error: BaseException
+    traceback: str = ""
+    attempts: int = 1
+    worker_id: int | None = None
+
+    def __str__(self) -> str:
+        """Return one line that names stage, item and error."""
+        text = " ".join(bounded_text(self.error).split())
+        return f"{self.stage}: item {self.index} ({self.item}): {type(self.error).__name__}: {text}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle, with a stand-in where the exception itself does not survive the trip."""
+        error = self.error
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+        except Exception:  # noqa: BLE001 - whatever a foreign exception does when pickled, the stand-in tells its name
+            error = stand_in(error)
+        return ItemError, (self.stage, self.index, self.item, error, self.traceback, self.attempts, self.worker_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        values: what came out, in input order unless the engine is unordered; empty with ``collect=False``.
+        errors: the first 1,000 items that failed for good.
+        snapshot: the figures at the end.
+        duration_s: seconds from start to end, tear-down included.
+        ok: whether the run went to its end (dropped items do not change that).
+    """
+
+    values: list[Any] = field(default_factory=list)
+    errors: list[ItemError] = field(default_factory=list)
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    duration_s: float = 0.0
+    ok: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ok:
+    """The run went to its end."""
+
+    report: Report
+
+    @property
+    def is_ok(self) -> Literal[True]:
+        """True."""
+        return True
+
+    def unwrap(self) -> Report:
+        """Return the report."""
+        return self.report
+
+
+@dataclass(frozen=True, slots=True)
+class Err:
+    """The run was cancelled or failed.
+
+    Attributes:
+        reason: the first reason given.
+        cause: the exception behind it, if there is one.
+        report: what was done until then.
+    """
+
+    reason: str
+    cause: BaseException | None
+    report: Report
+
+    @property
+    def is_ok(self) -> Literal[False]:
+        """False."""
+        return False
+
+    def unwrap(self) -> NoReturn:
+        """Raise the cause, or an ``EngineError`` with the reason when there is none."""
+        raise self.exception()
+
+    def exception(self) -> BaseException:
+        """Return what ``unwrap`` raises."""
+        return self.cause if self.cause is not None else EngineError(self.reason)
+
+
+Result = Ok | Err

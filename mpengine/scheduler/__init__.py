@@ -1,0 +1,16 @@
+"""The decisions of a run: a state machine without clock, process, lock or I/O.
+
+``Scheduler.handle(event)`` returns the commands that follow.  Events are past participles and carry their time;
+commands are imperatives.  Whoever owns clock and processes feeds the one and carries out the other.
+
+====================  ==================================================================
+``events``            what has happened
+``commands``          what is to be done about it
+``lifecycles``        run, worker and batch: each one table, an illegal move is a missing key
+``batches``           the batch: what moves, and what is known of it
+``batching``          how large batches are: learnt from measured time and bytes
+``ordering``          the order in which results leave
+``ledger``            the books: every item in every stage, counted a batch at a time
+``scheduler``         the one mutator that the others serve
+====================  ==================================================================
+"""

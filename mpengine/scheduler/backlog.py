@@ -1,0 +1,80 @@
+"""What waits before each chain, and how much room there is behind it.
+
+Bounds, all in items:
+
+B1. At most ``buffer`` items wait before a chain.  A worker is only sent what fits the buffer behind its chain.
+B2. Behind a chain that fans out, no more items are alive than the buffers behind it hold together, the consumer's too.
+B3. The front of the order of results may exceed both by one item at a time, as long as the consumer is not behind:
+    everything else waits for it, so holding it back would end in a deadlock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from mpengine.scheduler.batching import MAX_BATCH
+
+if TYPE_CHECKING:
+    from mpengine.plan import ChainPlan
+    from mpengine.scheduler.batches import Batch
+
+
+class Backlog:
+    """The queues before the chains, oldest first.
+
+    Args:
+        chains: the plan's chains.
+        out_buffer: results that may wait for the consumer where one item may become many.
+    """
+
+    def __init__(self, chains: tuple[ChainPlan, ...], out_buffer: int) -> None:
+        """Start empty."""
+        self._chains = chains
+        self._last = len(chains) - 1
+        self._queues: list[OrderedDict[int, Batch]] = [OrderedDict() for _ in chains]
+        self.out_buffer = out_buffer
+        self.waiting = [0] * len(chains)
+        self.running = [0] * len(chains)  # items that workers hold
+        self.promised = [0] * len(chains)  # results that workers may still send
+        self.alive = [0] * (len(chains) + 1)  # items of batches that are not settled, by where they wait
+        self.limits = [
+            out_buffer + sum(behind.buffer for behind in chains[chain.index + 1 :]) if chain.fans_out else None
+            for chain in chains
+        ]
+
+    def __len__(self) -> int:
+        """Return how many batches wait."""
+        return sum(map(len, self._queues))
+
+    def put(self, batch: Batch, *, in_front: bool = False) -> None:
+        """Queue ``batch`` before its chain."""
+        queue = self._queues[batch.chain]
+        queue[batch.batch_id] = batch
+        if in_front:
+            queue.move_to_end(batch.batch_id, last=False)
+        self.waiting[batch.chain] += batch.count
+
+    def take(self, batch: Batch) -> None:
+        """Take ``batch`` out of its queue."""
+        del self._queues[batch.chain][batch.batch_id]
+        self.waiting[batch.chain] -= batch.count
+
+    def first(self, chain: int) -> Batch | None:
+        """Return the oldest batch before ``chain``."""
+        queue = self._queues[chain]
+        return next(iter(queue.values())) if queue else None
+
+    def batches(self, chain: int) -> int:
+        """Return how many batches wait before ``chain``."""
+        return len(self._queues[chain])
+
+    def room(self, chain: int) -> int:
+        """Return how many results of ``chain`` there is room for (B1, B2)."""
+        room = MAX_BATCH
+        if chain < self._last:
+            room = self._chains[chain + 1].buffer - self.waiting[chain + 1] - self.promised[chain]
+        limit = self.limits[chain]
+        if limit is not None:
+            room = min(room, limit - sum(self.alive[chain + 1 :]) - self.promised[chain])
+        return max(0, room)

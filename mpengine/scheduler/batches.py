@@ -1,0 +1,96 @@
+"""The batch: what moves through the pipeline, and what is known of it.
+
+A batch is a window on a payload, so that it is split without unpacking anything: both parts look at the same payload.
+It is its own place in the order of results as well (``before`` and ``behind``; see ``ordering``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TYPE_CHECKING
+
+from mpengine.scheduler.lifecycles import BATCH, BatchMove, BatchState, follow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(slots=True, eq=False)
+class Family:
+    """A source batch and all that became of it, where one item may become many.
+
+    Sets hold source indices; they are filled a batch at a time.
+    """
+
+    indices: range
+    live: int = 0
+    delivered: set[int] = field(default_factory=set)
+    dropped: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
+    cancelled: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Items ``lo`` to ``hi`` of a payload, on their way to ``chain``.
+
+    Attributes:
+        batch_id: unique in the run.
+        chain: the chain they wait for or are in; the number of chains once they are results.
+        payload: a reference.
+        origin: for each item of the payload, the index of the source item it comes from.
+        lo: first item.
+        hi: one past the last item.
+        size_bytes: its share of the payload's weight.
+        state: who owns it.
+        worker_id: the worker that holds it; None when none does.
+        skip: results of the first item that were reported before its worker died.
+        careful: whether its worker is to name each item in its slot.
+        deaths: workers that died of its only item.
+        family: the source batch it descends from, where one item may become many.
+        budget: results that its worker may still send before it suspends a fan-out.
+    """
+
+    batch_id: int
+    chain: int
+    payload: Any
+    origin: Sequence[int]
+    lo: int
+    hi: int
+    size_bytes: int = 0
+    state: BatchState = BatchState.QUEUED
+    worker_id: int | None = None
+    skip: int = 0
+    careful: bool = False
+    deaths: int = 0
+    family: Family | None = None
+    budget: int = 0
+    before: Batch | None = field(default=None, repr=False)
+    behind: Batch | None = field(default=None, repr=False)
+
+    @property
+    def count(self) -> int:
+        """How many items it has."""
+        return self.hi - self.lo
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether a worker died of its only item, so that it runs beside nothing else."""
+        return self.deaths > 0
+
+    def move(self, what: BatchMove) -> None:
+        """Change owner, if the table allows it."""
+        self.state = follow(BATCH, self.state, what, self)
+
+    def indices(self) -> Sequence[int]:
+        """Return the source indices of its items."""
+        return self.origin[self.lo : self.hi]
+
+
+def trace(origin: Sequence[int], first: int, count: int, positions: Sequence[int] | None) -> Sequence[int]:
+    """Return the source indices of results, given those of the items they came from."""
+    if positions is None:
+        return origin[first : first + count]
+    if isinstance(origin, range):
+        return list(map(origin.start.__add__, positions))
+    return list(map(origin.__getitem__, positions))

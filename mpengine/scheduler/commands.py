@@ -1,0 +1,105 @@
+"""What is to be done.  Every command is carried out without asking back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from mpengine.policies import ErrorPolicy
+    from mpengine.scheduler.events import Failure
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class PullSource:
+    """Pull ``count`` more items, and pack them ``batch_size`` to a batch."""
+
+    count: int
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start a process for a slot, ``after_s`` seconds from now."""
+
+    worker_id: int
+    after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Send items ``lo`` to ``hi`` of a payload to a worker.
+
+    Attributes:
+        worker_id: the worker.
+        batch_id: names the batch in what comes back.
+        chain: what to run.
+        payload: a reference; never looked into.
+        lo: first item.
+        hi: one past the last item.
+        skip: results of the first item that were delivered before its worker died, and are not wanted again.
+        careful: name each item in the slot before running it.
+        out_size: results are wanted in chunks of at most so many.
+        budget: the worker suspends a fan-out after about so many results.
+    """
+
+    worker_id: int
+    batch_id: int
+    chain: int
+    payload: Any
+    lo: int
+    hi: int
+    skip: int
+    careful: bool
+    out_size: int
+    budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Let a worker go on with a batch it has suspended, for about ``budget`` results."""
+
+    worker_id: int
+    batch_id: int
+    budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand results ``lo`` to ``hi`` of a payload to the consumer; ``origin[i]`` is the source index of result ``i``."""
+
+    batch_id: int
+    payload: Any
+    lo: int
+    hi: int
+    origin: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFailure:
+    """Keep a failed item: log it, and list it in the report."""
+
+    stage: int
+    index: int
+    worker_id: int | None
+    policy: ErrorPolicy
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRun:
+    """End the run early: flag, close the source, pills."""
+
+    reason: str
+    error: Any = None
+    failure: ReportFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRun:
+    """Everything is settled: let the workers go."""
+
+
+Command = PullSource | StartWorker | Dispatch | Resume | Deliver | ReportFailure | CancelRun | FinishRun

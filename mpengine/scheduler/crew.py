@@ -1,0 +1,118 @@
+"""The workers, as the scheduler sees them: which are there, what each holds, and who may run what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mpengine.scheduler.lifecycles import WORKER, BatchState, WorkerLife, WorkerMove, follow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mpengine.scheduler.batches import Batch
+
+CREDIT = 2
+"""Batches a worker may have: the one it is at, and one in reserve, so that it never waits for the coordinator."""
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """What is known of one slot.
+
+    Attributes:
+        worker_id: the slot's number.
+        life: whether a process holds it.
+        held: the batches its process holds, by number, in the order in which they were sent.
+        active: how many of them are in flight; the others are suspended.
+        pinned: the capped chains that it is one of the few to run.
+        batches: reports it gave.
+        items: items in them.
+        busy_s: seconds it spent in stage functions.
+        deaths: processes of this slot that died in this run.
+    """
+
+    worker_id: int
+    life: WorkerLife = WorkerLife.ABSENT
+    held: dict[int, Batch] = field(default_factory=dict)
+    active: int = 0
+    pinned: set[int] = field(default_factory=set)
+    batches: int = 0
+    items: int = 0
+    busy_s: float = 0.0
+    deaths: int = 0
+
+    def move(self, what: WorkerMove) -> None:
+        """Change state, if the table allows it."""
+        self.life = follow(WORKER, self.life, what, self)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be given work at all."""
+        return self.life is WorkerLife.READY
+
+    @property
+    def has_lone_batch(self) -> bool:
+        """Whether it runs an item that a worker has died of, and nothing may share that risk."""
+        return any(batch.is_alone and batch.state is BatchState.IN_FLIGHT for batch in self.held.values())
+
+
+class Crew:
+    """All workers.
+
+    Args:
+        size: how many slots there are.
+        caps: for each chain, how many workers may run it; None: all.
+    """
+
+    def __init__(self, size: int, caps: Sequence[int | None]) -> None:
+        """Start with empty slots."""
+        self.workers = [Worker(worker_id) for worker_id in range(size)]
+        self._caps = tuple(None if cap is None or cap >= size else cap for cap in caps)
+        self._pinned: list[set[int]] = [set() for _ in caps]
+
+    def __iter__(self) -> Iterator[Worker]:
+        """Iterate over all slots."""
+        return iter(self.workers)
+
+    def __getitem__(self, worker_id: int) -> Worker:
+        """Return the slot with that number."""
+        return self.workers[worker_id]
+
+    def idle(self) -> list[Worker]:
+        """Return the workers that have nothing to do."""
+        return [worker for worker in self.workers if worker.is_ready and worker.active == 0]
+
+    def with_reserve_free(self) -> list[Worker]:
+        """Return the workers that have something to do, but nothing in reserve."""
+        return [worker for worker in self.workers if worker.is_ready and 0 < worker.active < CREDIT]
+
+    def idle_count(self) -> int:
+        """Return how many workers have nothing to do."""
+        return sum(worker.is_ready and worker.active == 0 for worker in self.workers)
+
+    def has_suspended(self) -> bool:
+        """Whether any worker has put a batch aside."""
+        return any(len(worker.held) > worker.active for worker in self.workers)
+
+    def may_run(self, worker: Worker, chain: int) -> bool:
+        """Whether ``worker`` is, or may become, one of those that run ``chain``."""
+        cap = self._caps[chain]
+        if cap is None or worker.worker_id in self._pinned[chain]:
+            return True
+        if len(self._pinned[chain]) >= cap:
+            return False
+        # Spread the pins: a worker that has more of them than another is not the one to take the next.
+        return all(len(worker.pinned) <= len(other.pinned) for other in self.workers if other.is_ready)
+
+    def pin(self, worker: Worker, chain: int) -> None:
+        """Note that ``worker`` runs ``chain``; it is among the few from now on if the chain is capped."""
+        if self._caps[chain] is not None:
+            self._pinned[chain].add(worker.worker_id)
+            worker.pinned.add(chain)
+
+    def unpin(self, worker: Worker) -> None:
+        """Note that ``worker``'s process is gone, and with it whatever it had built for its chains."""
+        for chain in worker.pinned:
+            self._pinned[chain].discard(worker.worker_id)
+        worker.pinned.clear()

@@ -1,0 +1,141 @@
+"""Who gets what next.
+
+P1. The deepest work first, since it frees memory; in one chain the oldest first, since results wait for it.
+P2. A worker that is one of the few for a chain looks there first.
+P3. Nobody gets a second batch while somebody idle could have it, nor one in reserve when batches are long.
+P4. What would overrun a bound behind its chain is cut to what fits, or waits.
+P5. An item that a worker has died of runs on a worker that holds nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpengine.scheduler.batching import MAX_BATCH, TARGET_S
+from mpengine.scheduler.commands import Dispatch, Resume
+from mpengine.scheduler.lifecycles import BatchState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mpengine.scheduler.batches import Batch
+    from mpengine.scheduler.batching import BatchSizer
+    from mpengine.scheduler.commands import Command
+    from mpengine.scheduler.crew import Crew, Worker
+    from mpengine.scheduler.stock import Stock
+
+WORTH_SPLITTING_S = TARGET_S / 8
+
+
+class Dispatcher:
+    """Hands out work.
+
+    Args:
+        stock: the batches.
+        crew: the workers.
+        sizers: for each chain, how large its batches ought to be.
+    """
+
+    def __init__(self, stock: Stock, crew: Crew, sizers: Sequence[BatchSizer]) -> None:
+        """Keep what it looks at."""
+        self._stock = stock
+        self._crew = crew
+        self._sizers = sizers
+        self._depths = tuple(reversed(range(len(sizers))))
+        self._chains = stock.plan.chains
+
+    def commands(self, *, source_ended: bool) -> Iterator[Command]:
+        """Yield one command for each batch that a worker gets now."""
+        if not self._has_work():
+            return
+        for worker in self._crew.idle():
+            command = self._next_for(worker, source_ended=source_ended)
+            if command is not None:
+                yield command
+        if not self._has_work():
+            return
+        for worker in self._crew.with_reserve_free():
+            command = self._next_for(worker, source_ended=source_ended)
+            if command is not None:
+                yield command
+
+    def _has_work(self) -> bool:
+        return bool(self._stock.backlog) or self._crew.has_suspended()
+
+    def _next_for(self, worker: Worker, *, source_ended: bool) -> Command | None:
+        if worker.has_lone_batch:
+            return None  # P5
+        for chain in self._chains_for(worker):
+            if worker.active and self._sizers[chain].is_long:
+                continue  # P3
+            for batch in self._candidates(worker, chain):
+                room = self._room(batch)
+                if room > 0:
+                    return self._send(worker, batch, room, source_ended=source_ended)
+        return None
+
+    def _chains_for(self, worker: Worker) -> Sequence[int]:
+        if not worker.pinned:
+            return self._depths  # P1
+        return sorted(self._depths, key=lambda chain: (chain not in worker.pinned, -chain))  # P2
+
+    def _candidates(self, worker: Worker, chain: int) -> Iterator[Batch]:
+        """Yield what ``worker`` could go on with in ``chain``, the best first."""
+        head = self._stock.order.head
+        suspended = [b for b in worker.held.values() if b.state is BatchState.SUSPENDED and b.chain == chain]
+        yield from sorted(suspended, key=lambda batch: batch is not head)
+        first = self._stock.backlog.first(chain)
+        if first is None or not self._crew.may_run(worker, chain):
+            return
+        queued = [first]
+        if head is not None and head is not first and head.state is BatchState.QUEUED and head.chain == chain:
+            queued.append(head)
+        for batch in queued:
+            if not (batch.is_alone and worker.active):  # P5
+                yield batch
+
+    def _room(self, batch: Batch) -> int:
+        """Return how many results of ``batch`` there is room for (P4, and B3 for the front of the order)."""
+        backlog = self._stock.backlog
+        room = backlog.room(batch.chain)
+        if room == 0 and batch is self._stock.order.head and self._stock.taken < backlog.out_buffer:
+            return 1
+        return room
+
+    def _send(self, worker: Worker, batch: Batch, room: int, *, source_ended: bool) -> Command:
+        budget = min(room, MAX_BATCH)
+        if batch.state is BatchState.SUSPENDED:
+            self._stock.resume(batch, worker, budget)
+            return Resume(worker.worker_id, batch.batch_id, budget)
+        wanted = self._wanted(batch, room, source_ended=source_ended)
+        if wanted < batch.count:
+            self._stock.split(batch, batch.lo + wanted)
+        self._crew.pin(worker, batch.chain)
+        self._stock.dispatch(batch, worker, budget)
+        is_last = batch.chain + 1 == len(self._chains)
+        return Dispatch(
+            worker.worker_id,
+            batch.batch_id,
+            batch.chain,
+            batch.payload,
+            batch.lo,
+            batch.hi,
+            batch.skip,
+            batch.careful,
+            MAX_BATCH if is_last else self._sizers[batch.chain + 1].size,
+            budget,
+        )
+
+    def _wanted(self, batch: Batch, room: int, *, source_ended: bool) -> int:
+        """Return how many items of ``batch`` are to be sent at once."""
+        wanted = batch.count
+        if not self._chains[batch.chain].fans_out:
+            wanted = min(wanted, room)
+        sizer = self._sizers[batch.chain]
+        if wanted >= 2 * sizer.size:
+            wanted = sizer.size
+        waiting = len(self._stock.backlog)
+        is_scarce = source_ended and waiting < self._crew.idle_count()
+        if is_scarce and wanted > 1 and wanted * sizer.item_s > WORTH_SPLITTING_S:
+            wanted = -(-wanted // 2)  # the end is near, and there is less work than workers: share it
+        return wanted

@@ -1,0 +1,233 @@
+"""What has happened.  Every event carries its time, in seconds of a monotonic clock."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Progress(enum.Enum):
+    """How far a worker has got with the batch that it reports on."""
+
+    DONE = "done"
+    """Nothing of the batch is left."""
+    MORE = "more"
+    """The worker goes on with the rest."""
+    SUSPENDED = "suspended"
+    """The worker has put the rest aside and goes on when it is told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that failed for good.
+
+    Attributes:
+        position: the item's place in the batch's payload.
+        stage: number of the stage within the chain.
+        summary: the error in one line.
+        error: the exception, in whatever form the backend sends it; never looked into.
+        item: bounded ``repr`` of what the stage was given.
+        traceback: as text.
+        attempts: how often the stage tried.
+        crashed: whether it failed because its worker died.
+    """
+
+    position: int
+    stage: int
+    summary: str
+    error: Any = None
+    item: str = ""
+    traceback: str = ""
+    attempts: int = 1
+    crashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of a batch's items in one stage."""
+
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    retried: int = 0
+    busy_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Results of a batch, in order.
+
+    Attributes:
+        payload: a reference; never looked into.
+        count: how many results.
+        first: place in the batch's payload of the item that the first result came from.
+        positions: for each result, the place of its item; None where the results follow the items one to one.
+        size_bytes: what the payload weighs.
+    """
+
+    payload: Any
+    count: int
+    first: int = 0
+    positions: Sequence[int] | None = None
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The run has begun."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePacked:
+    """The source gave ``pulled`` items; those that could be packed are in ``payload``.
+
+    ``failures`` tell of the others, by their place among the pulled.
+    """
+
+    at: float
+    payload: Any
+    pulled: int
+    size_bytes: int = 0
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEnded:
+    """The source has no more items; what was asked for and not packed will not come."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFailed:
+    """The source raised ``error``."""
+
+    at: float
+    error: Any
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker has said hello."""
+
+    at: float
+    worker_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    """A worker's process is gone.
+
+    Attributes:
+        at: when.
+        worker_id: its slot.
+        how: exit code or signal, by name.
+        batch_id: the batch its slot named as current; None when it named none.
+        position: the item its slot named as current; None when it named none.
+        stage: the stage, within the chain, that its slot named.
+    """
+
+    at: float
+    worker_id: int
+    how: str
+    batch_id: int | None = None
+    position: int | None = None
+    stage: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StageBroken:
+    """A worker could not load a chain's functions or set a stage up: trying again would not help."""
+
+    at: float
+    worker_id: int
+    stage: int
+    summary: str
+    error: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """No worker can be started: ``summary`` says why."""
+
+    at: float
+    summary: str
+    error: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReturned:
+    """A worker reports on a batch.
+
+    Attributes:
+        at: when.
+        worker_id: its slot.
+        batch_id: the batch.
+        progress: whether more of the batch is to come.
+        consumed: items, since the last report, that nothing more will come from.
+        emitted: results reported so far of the item that the worker is in the middle of.
+        chunks: the results.
+        failures: items that failed for good; their places count in ``consumed``.
+        tallies: figures of each stage of the chain.
+        kill: the reason that a ``KillSwitch`` gave; None without one.
+    """
+
+    at: float
+    worker_id: int
+    batch_id: int
+    progress: Progress
+    consumed: int
+    emitted: int = 0
+    chunks: tuple[Chunk, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    tallies: tuple[Tally, ...] = ()
+    kill: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryTaken:
+    """The consumer has taken a batch of results; ``failures`` are those it could not unpack, by their place."""
+
+    at: float
+    batch_id: int
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRefused:
+    """The consumer went away without taking a batch of results that was handed over."""
+
+    at: float
+    batch_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants the run to end."""
+
+    at: float
+    reason: str
+    error: Any = None
+
+
+Event = (
+    RunStarted
+    | SourcePacked
+    | SourceEnded
+    | SourceFailed
+    | WorkerReady
+    | WorkerDied
+    | StageBroken
+    | StartFailed
+    | BatchReturned
+    | DeliveryTaken
+    | DeliveryRefused
+    | CancelRequested
+)

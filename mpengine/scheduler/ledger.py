@@ -1,0 +1,190 @@
+"""The books of a run: every item, in every stage, counted a batch at a time.
+
+L1. In every stage, what has entered has been processed, or was left behind by a cancelled run.
+L2. In every stage, processed == succeeded + failed + skipped.
+L3. What a stage gave on is what the next one got; what the last one gave on was delivered or left behind.
+L4. Every source item ends as exactly one of delivered, filtered, dropped, failed, cancelled.
+
+``check()`` holds the books against these four at the end of each run.  They come from different sides: what entered is
+counted where batches are made, what was processed is reported by workers, what was delivered is counted where the
+consumer takes it.  So an item lost or doubled in between shows as an imbalance, and is an ``InternalError``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpengine.errors import InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mpengine.scheduler.batches import Batch, Family
+    from mpengine.scheduler.events import Tally
+
+
+@dataclass(slots=True)
+class StageBook:
+    """The figures of one stage; see ``StageMetrics`` for what they mean."""
+
+    name: str
+    entered: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    given: int = 0
+    left: int = 0
+    dropped: int = 0
+    retried: int = 0
+    crashed: int = 0
+    busy_s: float = 0.0
+
+    @property
+    def processed(self) -> int:
+        """Items that have left the stage (L2)."""
+        return self.succeeded + self.failed + self.skipped
+
+
+class Ledger:
+    """The books.
+
+    Args:
+        names: of the stages, in order.
+        fans_out: for each stage, whether one item may become many.
+    """
+
+    def __init__(self, names: Sequence[str], fans_out: Sequence[bool]) -> None:
+        """Open empty books."""
+        self.stages = [StageBook(name) for name in names]
+        self._fans_out = tuple(fans_out)
+        self._by_family = any(fans_out)
+        self.source_items = 0
+        self.values = 0  # handed to the consumer; differs from `delivered` only where one item may become many
+        self.delivered = 0
+        self.filtered = 0
+        self.dropped = 0
+        self.failed = 0
+        self.cancelled = 0
+        self.values_left = 0
+
+    @property
+    def settled(self) -> int:
+        """Source items of which nothing is under way any more."""
+        return self.delivered + self.filtered + self.dropped + self.failed + self.cancelled
+
+    def enter(self, stage: int, count: int) -> None:
+        """``count`` items now wait for ``stage``."""
+        self.stages[stage].entered += count
+
+    def tally(self, first_stage: int, tallies: Sequence[Tally], given: int) -> None:
+        """Book what a worker reports of a chain: ``given`` results came out at its end."""
+        for number, tally in enumerate(tallies, first_stage):
+            book = self.stages[number]
+            book.succeeded += tally.succeeded
+            book.failed += tally.failed
+            book.skipped += tally.skipped
+            book.retried += tally.retried
+            book.busy_s += tally.busy_s
+            if number > first_stage:
+                book.entered += tallies[number - first_stage - 1].succeeded
+            if not self._by_family:
+                self.filtered += tally.skipped
+        last = first_stage + len(tallies) - 1
+        for number in range(first_stage, last):
+            self.stages[number].given = self.stages[number].succeeded
+        self.stages[last].given += given
+
+    def reject(self, stage: int) -> None:
+        """A source item never reached a worker: it failed in ``stage``, outside of any."""
+        self.stages[stage].failed += 1
+
+    def unpackable(self, stage: int, count: int) -> None:
+        """``count`` results of ``stage`` reached the parent and could not be unpacked there: they failed after all."""
+        book = self.stages[stage]
+        book.given -= count
+        if not self._fans_out[stage]:  # elsewhere the item did well, only something that it gave did not
+            book.succeeded -= count
+            book.failed += count
+
+    def crash(self, first_stage: int, stage: int) -> None:
+        """The item that waited for the chain that begins with ``first_stage`` failed: its workers died in ``stage``."""
+        for number in range(first_stage, stage):
+            book = self.stages[number]
+            book.succeeded += 1
+            book.given += 1
+            self.stages[number + 1].entered += 1
+        self.stages[stage].failed += 1
+        self.stages[stage].crashed += 1
+
+    def fail(self, stage: int, *, dropped: bool, index: int, family: Family | None) -> None:
+        """A source item, or a part of it, failed in ``stage`` for good."""
+        if dropped:
+            self.stages[stage].dropped += 1
+        if family is not None:
+            (family.dropped if dropped else family.failed).add(index)
+        elif dropped:
+            self.dropped += 1
+        else:
+            self.failed += 1
+
+    def deliver(self, batch: Batch, count: int) -> None:
+        """The consumer took ``batch``, ``count`` values of which it could unpack."""
+        self.values += count
+        if batch.family is None:
+            self.delivered += count
+        else:
+            batch.family.delivered.update(batch.indices())
+
+    def leave(self, stage: int | None, batch: Batch) -> None:
+        """A cancelled run leaves ``batch`` behind before ``stage``; None: after the last one."""
+        if stage is None:
+            self.values_left += batch.count
+        else:
+            self.stages[stage].left += batch.count
+        if batch.family is None:
+            self.cancelled += batch.count
+        else:
+            batch.family.cancelled.update(batch.indices())
+
+    def close_family(self, family: Family) -> None:
+        """Nothing of ``family`` is under way any more; book what became of its source items (L4)."""
+        failed = family.failed
+        cancelled = family.cancelled - failed
+        dropped = family.dropped - failed - cancelled
+        delivered = family.delivered - failed - cancelled - dropped
+        self.failed += len(failed)
+        self.cancelled += len(cancelled)
+        self.dropped += len(dropped)
+        self.delivered += len(delivered)
+        self.filtered += len(family.indices) - len(failed) - len(cancelled) - len(dropped) - len(delivered)
+
+    def check(self) -> None:
+        """Hold the books against L1 to L4.
+
+        Raises:
+            InternalError: they do not balance; the message tells where and shows the books.
+        """
+        entered = self.source_items
+        for book in self.stages:
+            if book.entered != book.processed + book.left:
+                self._fail(f"L1: {book.name}: {book.entered} entered, {book.processed} processed, {book.left} left")
+            if book.entered != entered:
+                self._fail(f"L3: {book.name}: {book.entered} entered, {entered} were given on to it")
+            entered = book.given
+        for book, fans_out in zip(self.stages, self._fans_out, strict=True):
+            if not fans_out and book.given != book.succeeded:
+                self._fail(f"L3: {book.name}: {book.succeeded} succeeded, {book.given} were given on")
+        if entered != self.values + self.values_left:
+            self._fail(f"L3: {entered} results, {self.values} delivered, {self.values_left} left")
+        if self.settled != self.source_items:
+            self._fail(f"L4: {self.source_items} source items, {self.settled} accounted for")
+
+    def _fail(self, what: str) -> None:
+        msg = f"the ledger does not balance: {what}\n{self.story()}"
+        raise InternalError(msg)
+
+    def story(self) -> str:
+        """Return the books as text."""
+        totals = {name: value for name, value in vars(self).items() if isinstance(value, int) and name[0] != "_"}
+        return "\n".join([str(totals), *map(str, self.stages)])

@@ -1,0 +1,112 @@
+"""Where values go: one JSON value a line, into a file or to standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import stat
+from typing import IO, Any, Self, cast
+
+from mpengine.errors import EngineError
+from mpengine.results import ItemError, bounded_text
+
+
+class SinkError(EngineError):
+    """A value that could not be written."""
+
+
+class SinkClosedError(SinkError):
+    """The reader of the output has gone away."""
+
+
+class JsonLinesSink:
+    """Writes each value as one line of JSON.
+
+    Into a regular file lines go in blocks.  Into a pipe or a terminal each goes at once, since somebody may wait for
+    it; nothing is kept back then, so that closing never waits for a reader who has stopped reading.
+
+    As a context manager it closes the file in the end; an error under way already comes before any that closing adds.
+
+    Args:
+        fd: the file, which the sink owns from then on.
+    """
+
+    def __init__(self, fd: int) -> None:
+        is_regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._file = cast("IO[bytes]", os.fdopen(fd, "wb", -1 if is_regular else 0))
+        self._written = 0
+
+    def write(self, value: object) -> None:
+        """Write ``value`` as a line.
+
+        Raises:
+            SinkClosedError: nobody reads the output any more.
+            SinkError: the value is not JSON, or the system refuses to write it.
+        """
+        try:
+            line = json.dumps(value, allow_nan=False, default=_plain)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SinkError(f"value {self._written} of type {_name(value)} is not JSON: {error}") from error
+        try:
+            self._put(line.encode("ascii") + b"\n")
+        except OSError as error:
+            raise _refusal(error) from error
+        self._written += 1
+
+    def close(self) -> None:
+        """Write what is left and close the file.
+
+        Raises:
+            SinkError: as ``write``.
+        """
+        try:
+            self._file.close()
+        except OSError as error:
+            raise _refusal(error) from error
+
+    def _put(self, line: bytes) -> None:
+        left = memoryview(line)
+        while left:
+            written = cast("int | None", self._file.write(left))
+            if written is None:  # somebody made this pipe non-blocking, and it is full
+                select.select((), (self._file,), ())
+            else:
+                left = left[written:]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.suppress(*(() if kind is None else (SinkError,))):
+            self.close()
+
+
+def _refusal(error: OSError) -> SinkError:
+    """Return what ``error``, met while writing, means to the writer."""
+    if isinstance(error, BrokenPipeError):
+        return SinkClosedError("nobody reads the output any more")
+    return SinkError(f"cannot write the output: {error.strerror or error}")
+
+
+def _plain(value: object) -> dict[str, Any]:
+    """Return what stands for ``value`` in JSON: only an ``ItemError`` has, which EMIT puts among the values."""
+    if not isinstance(value, ItemError):
+        raise TypeError(f"JSON has no {_name(value)}")
+    return {
+        "item_error": {
+            "stage": value.stage,
+            "index": value.index,
+            "item": value.item,
+            "error": type(value.error).__name__,
+            "message": bounded_text(value.error),
+            "attempts": value.attempts,
+            "worker_id": value.worker_id,
+        }
+    }
+
+
+def _name(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

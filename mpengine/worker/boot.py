@@ -1,0 +1,229 @@
+"""From a new-born process to the worker's entry function, and out again.
+
+The same steps whichever way the process came to be (forked by the nursery, forked by the coordinator, a fresh
+interpreter), in an order that is law:
+
+B1. The lifeline is armed before anything that may take time, and before any code of the user can run.
+B2. Signals stay blocked until their dispositions are the defaults: no handler of the parent's ever runs in the child.
+B3. ``__main__`` is never imported again: what lives there travels by value.
+B4. The entry runs in the main thread, inside multiprocessing's own idea of a process, so that user code may start
+    processes and pools, and finds ``current_process()`` and ``parent_process()`` in order.
+B5. Whatever happens, the child leaves through ``os._exit``: it never runs up the stack that forked it.
+B6. A failure before the entry runs is written into the birth file, for the parent to report with its traceback.
+"""
+
+import contextlib
+import importlib
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
+from typing import Final, NoReturn, Self, TypeAlias
+
+from mpengine.worker import lifeline
+
+Preparation: TypeAlias = Mapping[str, object]
+
+BOOT_FAILED: Final = 70
+"""Exit code of a worker that did not reach its entry (``EX_SOFTWARE``)."""
+
+_FAILURE_MARK: Final = b"boot failed\n"
+_FAILURE_LIMIT_BYTES: Final = 32_768
+_KEPT_IGNORED: Final = frozenset({signal.SIGPIPE, signal.SIGXFSZ})  # as in any Python process
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBoot:
+    """All a worker knows when it starts.
+
+    Args:
+        worker_id: Number of its slot.
+        generation: How many processes held this slot before.
+        slots: Number of slots in the control block.
+        inbox_fd: Where its batches come from.
+        outbox_fd: Where its answers go.
+        lifeline_fd: Read end of a pipe of its own; see `mpengine.worker.lifeline`.
+        cancel_fd: Becomes readable when the run is cancelled.
+        control_fd: The control block's memory file.
+        entry: ``"module:function"``, called with this boot in the main thread.
+        options: Plain picklable values for the entry.
+    """
+
+    worker_id: int
+    generation: int
+    slots: int
+    inbox_fd: int
+    outbox_fd: int
+    lifeline_fd: int
+    cancel_fd: int
+    control_fd: int
+    entry: str = "mpengine.worker.main:run_worker"
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """Inbox, outbox, lifeline, cancel and control, in this order."""
+        return (self.inbox_fd, self.outbox_fd, self.lifeline_fd, self.cancel_fd, self.control_fd)
+
+    def with_fds(self, fds: Iterable[int]) -> Self:
+        """The same boot with other numbers for its fds, in the order of `fds`."""
+        inbox, outbox, line, cancel, control = fds
+        return replace(self, inbox_fd=inbox, outbox_fd=outbox, lifeline_fd=line, cancel_fd=cancel, control_fd=control)
+
+
+Entry: TypeAlias = Callable[[WorkerBoot], object]
+
+
+def run_spawned(parcel: bytes) -> NoReturn:
+    """Run a worker in an interpreter started for it; `parcel` comes from the parent's own memory file."""
+    boot, preparation, birth_fd = pickle.loads(parcel)  # noqa: S301 - written by the parent, in a file without a name
+    hide_from_programs(birth_fd)
+    run_in_child(boot, preparation, birth_fd)
+
+
+def run_in_child(boot: WorkerBoot, preparation: Preparation, birth_fd: int) -> NoReturn:
+    """Turn this process into the worker, run it, and leave with its exit code.
+
+    Args:
+        boot: What the worker is to be.
+        preparation: The parent's surroundings; see `prepare`.
+        birth_fd: The birth file (B6); closed once the entry has been found.
+    """
+    code = BOOT_FAILED
+    try:
+        entry = _settle_in(boot, preparation, birth_fd)
+        if entry is not None:
+            os.close(birth_fd)
+            code = _bootstrap(boot, preparation, entry)
+    except BaseException:  # noqa: BLE001 - the traceback and the exit code tell of it, and B5 holds
+        code = 1
+        traceback.print_exc()
+    finally:
+        os._exit(code & 0xFF)
+
+
+def _settle_in(boot: WorkerBoot, preparation: Preparation, birth_fd: int) -> Entry | None:
+    try:
+        lead_own_group()
+        hide_from_programs(*boot.fds)
+        lifeline.arm(boot.lifeline_fd)
+        reset_signals()
+        prepare(preparation)
+        return _find_entry(boot.entry)
+    except BaseException:  # noqa: BLE001 - becomes the parent's StartFailed (B6)
+        _write_failure(birth_fd, traceback.format_exc())
+        return None
+
+
+def hide_from_programs(*fds: int) -> None:
+    """Close `fds` in every program that is started from this process."""
+    for fd in fds:
+        os.set_inheritable(fd, False)  # noqa: FBT003 - takes no names
+
+
+def lead_own_group() -> None:
+    """Lead a process group of one's own: the terminal's Ctrl-C stays with the coordinator, and one kill reaches all."""
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+
+
+def reset_signals() -> None:
+    """Default dispositions, but SIGINT ignored; then let through what was held back since the fork (B2)."""
+    signal.set_wakeup_fd(-1)
+    for signum in signal.valid_signals():
+        # What C code has installed (faulthandler) shows as None or as the default, and stays.
+        if signum not in _KEPT_IGNORED and signal.getsignal(signum) not in {None, signal.SIG_DFL}:
+            signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def prepare(preparation: Preparation) -> None:
+    """Take over the parent's environment, current folder, import path, arguments and multiprocessing settings."""
+    from multiprocessing import spawn
+
+    environ = preparation["environ"]
+    assert isinstance(environ, dict)  # noqa: S101 - built by mpengine.processes.spawning
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
+    os.environ.update({name: text for name, text in environ.items() if os.environ.get(name) != text})
+    standard = preparation.get("multiprocessing")
+    if standard is not None:
+        spawn.prepare(standard)  # type: ignore[arg-type]  # a plain dict, made by its own twin
+
+
+def _find_entry(path: str) -> Entry:
+    module, _, name = path.partition(":")
+    entry: Entry = getattr(importlib.import_module(module), name)
+    return entry
+
+
+class _WorkerProcess(BaseProcess):
+    """What a worker sees as its ``current_process()``.
+
+    Not ``multiprocessing.Process``, which would fix the start method of what user code starts.
+    """
+
+    _start_method = None  # read by _bootstrap
+    _parent_pid: object
+    _parent_name: object
+
+
+def _bootstrap(boot: WorkerBoot, preparation: Preparation, entry: Entry) -> int:
+    def run() -> None:
+        _empty_stdin()
+        code = entry(boot)
+        if isinstance(code, int):
+            sys.exit(code)
+
+    tracker_before = _tracker_pid()
+    process = _WorkerProcess(target=run, name=f"mpengine-worker-{boot.worker_id}", daemon=False)
+    process._parent_pid = preparation["parent_pid"]  # noqa: SLF001 - as a child sees it
+    process._parent_name = preparation["parent_name"]  # noqa: SLF001
+    # The lifeline is readable when the parent is gone: just what a parent's sentinel is for.
+    code: int = process._bootstrap(boot.lifeline_fd)  # type: ignore[attr-defined]  # noqa: SLF001
+    _end_resource_tracker(tracker_before)
+    return code
+
+
+def _empty_stdin() -> None:
+    """Put /dev/null on fd 0 itself, inheritable: a program the user starts must find an empty stdin as well."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if null:
+        os.close(null)
+    else:
+        os.set_inheritable(0, True)  # noqa: FBT003 - takes no names
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - stays open as long as the worker
+
+
+def _tracker_pid() -> object:
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    return getattr(getattr(module, "_resource_tracker", None), "_pid", None)
+
+
+def _end_resource_tracker(before: object) -> None:
+    """Let a tracker that user code has started here finish its work: the group is killed when this process ends."""
+    if _tracker_pid() not in {before, None}:
+        from multiprocessing import resource_tracker
+
+        with contextlib.suppress(AttributeError, OSError):
+            resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+
+
+def _write_failure(birth_fd: int, text: str) -> None:
+    tail = text.encode("utf-8", "backslashreplace")[-_FAILURE_LIMIT_BYTES:]
+    os.ftruncate(birth_fd, 0)
+    os.pwrite(birth_fd, _FAILURE_MARK + tail, 0)
+
+
+def read_failure(birth_fd: int) -> str | None:
+    """Why the worker with this birth file never reached its entry; None if it did, or died without a word."""
+    content = os.pread(birth_fd, len(_FAILURE_MARK) + _FAILURE_LIMIT_BYTES, 0)
+    if not content.startswith(_FAILURE_MARK):
+        return None
+    return content.removeprefix(_FAILURE_MARK).decode("utf-8", "replace")

@@ -1,0 +1,387 @@
+"""A batch in a worker, on its way through a chain.
+
+J1. Results are reported no later than ``REPORT_S`` after the last report, so that they flow and that little is done
+    twice when a worker dies.
+J2. Items that cost less than ``QUICK_S`` run stage by stage in one tight loop, a slice of about ``SLICE_S`` at a time;
+    others one by one, each named in the slot before it runs.  A batch that a worker has died of is always run like that.
+J3. The cancel flag is looked at between items, or between slices.
+J4. A chain that fans out is put aside when it has given what it was asked for, its generator as it stands; the worker is
+    free for other work until it is told to go on.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mpengine.ipc.codec import Broken, Salvaged
+from mpengine.pipeline import SKIP, KillSwitch
+from mpengine.worker.chain import UNREADABLE, Fields, Killed, attempt, failure_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mpengine.worker.chain import Chain, Step
+
+REPORT_S = 0.05
+QUICK_S = 20e-6
+SLICE_S = 1e-3
+
+DONE, MORE, SUSPENDED = "done", "more", "suspended"
+
+
+class Naming(Protocol):
+    """Where a job names what it is at: a slot of the control block."""
+
+    def begin_item(self, position: int, stage: int) -> None:
+        """Name an item."""
+
+    def begin_stage(self, stage: int) -> None:
+        """Name the stage that it is in."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of items in one stage, for one report; see ``scheduler.events.Tally``."""
+
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    retried: int = 0
+    busy_s: float = 0.0
+
+    def fields(self) -> tuple[int, int, int, int, float]:
+        """Return the figures as they travel."""
+        return (self.succeeded, self.failed, self.skipped, self.retried, self.busy_s)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a job has done since its last report; see ``scheduler.events.BatchReturned``."""
+
+    tallies: list[Tally]
+    results: list[Any] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    failures: list[Fields] = field(default_factory=list)
+    consumed: int = 0
+    emitted: int = 0
+    progress: str = MORE
+    kill: str | None = None
+    abandoned: bool = False
+
+    def fail(self, position: int, stage: int, error: BaseException, item: object, attempts: int) -> None:
+        """Note that an item failed for good."""
+        self.tallies[stage].failed += 1
+        self.failures.append(failure_of(position, stage, error, item, attempts))
+
+
+class Job:
+    """Items ``position`` to ``hi`` of a batch.
+
+    Args:
+        chain: what to run.
+        items: the whole payload's items.
+        lo: first item.
+        hi: one past the last item.
+        skip: results of the first item that are not wanted again.
+        careful: name each item before it runs (J2).
+        slot: where.
+        is_cancelled: whether to stop (J3).
+    """
+
+    def __init__(  # noqa: PLR0913 - mirrors the message that makes it
+        self, chain: Chain, items: list[Any], lo: int, hi: int, *,
+        skip: int, careful: bool, slot: Naming, is_cancelled: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        """Begin with nothing done."""
+        self._chain = chain
+        self._items = items
+        self._position = lo
+        self._hi = hi
+        self._skip = skip
+        self._slot = slot
+        self._is_cancelled = is_cancelled
+        self._quick = not (careful or chain.fans_out or isinstance(items, Salvaged))
+        self._stream: _Stream | None = None
+
+    def advance(self, budget: int) -> Report:
+        """Go on until the batch is done, something is to be reported, or ``budget`` results are there."""
+        report = Report([Tally() for _ in self._chain.steps])
+        began = time.perf_counter()
+        until = began + REPORT_S
+        before = self._position
+        try:
+            self._go_on(report, until, budget)
+        except Killed as killed:
+            report.kill = killed.reason
+        finally:
+            self._learn(time.perf_counter() - began, self._position - before)
+        report.consumed = self._position - before
+        if self._position >= self._hi and self._stream is None:
+            report.progress = DONE
+        if self._stream is not None:
+            report.emitted = self._stream.emitted
+        return report
+
+    def close(self) -> None:
+        """Close what was put aside."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _go_on(self, report: Report, until: float, budget: int) -> None:
+        while self._position < self._hi:
+            if self._is_cancelled():
+                report.abandoned = True
+                return
+            if self._quick and self._chain.item_s is not None and self._chain.item_s < QUICK_S:
+                self._run_slice(report)
+            elif self._chain.fans_out:
+                if not self._run_stream(report, until, budget):
+                    return
+            else:
+                self._run_item(report)
+            if time.perf_counter() >= until:
+                return
+
+    def _learn(self, seconds: float, items: int) -> None:
+        if items:
+            item_s = seconds / items
+            known = self._chain.item_s
+            self._chain.item_s = item_s if known is None else (known + item_s) / 2
+
+    # ------------------------------------------------------------------ one by one
+
+    def _run_item(self, report: Report) -> None:
+        position = self._position
+        self._slot.begin_item(position, 0)
+        value, went_through = self._through(position, report, len(self._chain.steps))
+        self._position += 1
+        if went_through:
+            report.results.append(value)
+            report.positions.append(position)
+
+    def _through(self, position: int, report: Report, steps: int) -> tuple[Any, bool]:
+        """Take an item through the first ``steps`` stages; return what came out, and whether anything did."""
+        value = self._items[position]
+        if isinstance(value, Broken):
+            report.fail(position, 0, value.error, UNREADABLE, 1)
+            return None, False
+        for stage in range(steps):
+            step, tally, item = self._chain.steps[stage], report.tallies[stage], value
+            if stage:
+                self._slot.begin_stage(stage)
+            began = time.perf_counter()
+            value, error, attempts = attempt(step, item)
+            tally.busy_s += time.perf_counter() - began
+            tally.retried += attempts - 1
+            if error is not None:
+                report.fail(position, stage, error, item, attempts)
+                return None, False
+            if value is SKIP:
+                tally.skipped += 1
+                return None, False
+            tally.succeeded += 1
+        return value, True
+
+    # ------------------------------------------------------------------ a slice at a time
+
+    def _run_slice(self, report: Report) -> None:
+        count = max(1, int(SLICE_S / max(self._chain.item_s or 0.0, 1e-9)))
+        stop = min(self._hi, self._position + count)
+        values = self._items[self._position : stop]
+        positions: list[int] = list(range(self._position, stop))
+        found: list[
+            Fields
+        ] = []  # kept apart until the slice is through: a KillSwitch leaves the slice out of the report
+        tallies = [Tally() for _ in self._chain.steps]
+        for stage, step in enumerate(self._chain.steps):
+            began = time.perf_counter()
+            values = _map_slice(step, stage, values, positions, tallies[stage], found)
+            tallies[stage].busy_s += time.perf_counter() - began
+        for whole, part in zip(report.tallies, tallies, strict=True):
+            whole.succeeded += part.succeeded
+            whole.failed += part.failed
+            whole.skipped += part.skipped
+            whole.retried += part.retried
+            whole.busy_s += part.busy_s
+        report.failures += found
+        report.results += values
+        report.positions += positions
+        self._position = stop
+
+    # ------------------------------------------------------------------ one to many
+
+    def _run_stream(self, report: Report, until: float, budget: int) -> bool:
+        """Run the item whose turn it is; return whether it came to its end."""
+        position, last = self._position, len(self._chain.steps) - 1
+        stream = self._stream
+        if stream is None:
+            self._slot.begin_item(position, 0)
+            value, went_through = self._through(position, report, last)
+            if not went_through:
+                self._position += 1
+                return len(report.results) < budget
+            stream = self._stream = _Stream(self._chain.steps[last], value, self._skip)
+            self._skip = 0
+        else:
+            self._slot.begin_item(position, last)
+        if last:
+            self._slot.begin_stage(last)
+        began = time.perf_counter()
+        try:
+            ended = stream.fill(report, position, last, until, budget)
+        finally:
+            report.tallies[last].busy_s += time.perf_counter() - began
+        if not ended:
+            report.progress = SUSPENDED if len(report.results) >= budget else MORE
+            return False
+        self._stream = None
+        self._position += 1
+        if len(report.results) >= budget and self._position < self._hi:
+            report.progress = SUSPENDED
+            return False
+        return True
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether one item may become many."""
+        return self._chain.fans_out
+
+    def is_at(self, position: int) -> bool:
+        """Whether the item at ``position`` is being streamed and not at its end."""
+        return self._stream is not None and position == self._position
+
+    def drop_stream(self, report: Report) -> None:
+        """Give up the item that is being streamed: something that it gave will not travel."""
+        self.close()
+        self._position += 1
+        report.consumed += 1
+        report.emitted = 0
+        if self._position >= self._hi:
+            report.progress = DONE
+
+
+class _Stream:
+    """A generator stage's work on one item.
+
+    Attributes:
+        emitted: results so far, those that were not wanted again included.
+    """
+
+    def __init__(self, step: Step, item: object, skip: int) -> None:
+        """Begin with nothing given; the first ``skip`` results are not wanted."""
+        self._step = step
+        self._item = item
+        self._skip = skip
+        self._attempts = 0
+        self._iterator: Iterator[Any] | None = None
+        self.emitted = 0
+
+    def fill(self, report: Report, position: int, stage: int, until: float, budget: int) -> bool:
+        """Add results to ``report`` until it has enough or the time is up; return whether the item is at its end."""
+        tally = report.tallies[stage]
+        while True:
+            try:
+                if self._iterator is None:
+                    self._attempts += 1
+                    self._iterator = iter(self._step.call(self._item))
+                while len(report.results) < budget:
+                    value = next(self._iterator)
+                    if isinstance(value, KillSwitch):
+                        raise value
+                    if value is SKIP:
+                        continue
+                    self.emitted += 1
+                    if self.emitted > self._skip:
+                        report.results.append(value)
+                        report.positions.append(position)
+                    if time.perf_counter() >= until:
+                        return False
+            except StopIteration:
+                tally.succeeded += 1
+                return True
+            except KillSwitch as switch:
+                raise Killed(switch.reason) from None
+            except Exception as error:  # noqa: BLE001 - that is the item's error, and goes back as such
+                if self._step.retry.is_worth_it(error, self._attempts):
+                    tally.retried += 1
+                    self._iterator = None
+                    self._skip = max(self._skip, self.emitted)
+                    self.emitted = 0
+                    continue
+                report.fail(position, stage, error, self._item, self._attempts)
+                return True
+            else:
+                return False
+
+    def close(self) -> None:
+        """Close the generator; what that raises is of no consequence any more."""
+        closer = getattr(self._iterator, "close", None)
+        if closer is not None:
+            try:
+                closer()
+            except Exception:  # noqa: BLE001, S110 - a generator that yields or raises while it is closed
+                pass
+
+
+def _map_slice(
+    step: Step, stage: int, values: list[Any], positions: list[int], tally: Tally, found: list[Fields]
+) -> list[Any]:  # fmt: skip
+    """Run one stage over a slice; ``positions`` loses the places of the items that do not go on.
+
+    ``list.extend`` keeps what came before an exception, so its length tells which item raised; a ``StopIteration`` out of
+    user code ends it early without a word, which the length tells too (test_stop_iteration_is_an_error_like_any_other).
+    """
+    results: list[Any] = []
+    start = 0
+    while start < len(values):
+        before = len(results)
+        error: BaseException | None = None
+        try:
+            results.extend(step.map(islice(values, start, None)))
+        except KillSwitch as switch:
+            raise Killed(switch.reason) from None
+        except Exception as raised:  # noqa: BLE001 - the item's error, unless a retry mends it
+            error = raised
+        start += len(results) - before
+        if start == len(values):
+            break
+        item = values[start]
+        value, error, attempts = _try_again(step, item, error or StopIteration("raised by the stage's function"))
+        tally.retried += attempts - 1
+        if error is None:
+            results.append(value)
+        else:
+            tally.failed += 1
+            found.append(failure_of(positions[len(results)], stage, error, item, attempts))
+            del positions[len(results)]
+        start += 1
+    kinds = set(map(type, results))
+    if KillSwitch in kinds or any(issubclass(kind, KillSwitch) for kind in kinds):
+        raise Killed(next(value.reason for value in results if isinstance(value, KillSwitch)))
+    if type(SKIP) in kinds:
+        kept = [place for place, value in enumerate(results) if value is not SKIP]
+        tally.skipped += len(results) - len(kept)
+        positions[:] = [positions[place] for place in kept]
+        results = [results[place] for place in kept]
+    tally.succeeded += len(results)
+    return results
+
+
+def _try_again(step: Step, item: object, error: BaseException) -> tuple[Any, BaseException | None, int]:
+    """Give an item that has failed once its further attempts."""
+    attempts = 1
+    while step.retry.is_worth_it(error, attempts):
+        attempts += 1
+        try:
+            value = step.call(item)
+        except KillSwitch as switch:
+            raise Killed(switch.reason) from None
+        except Exception as raised:  # noqa: BLE001 - the item's error again
+            error = raised
+        else:
+            return value, None, attempts
+    return None, error, attempts

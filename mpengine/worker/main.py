@@ -1,0 +1,207 @@
+"""A worker's main loop: messages in, batches through chains, reports out.  One thread, the main one.
+
+    inbox --> BeginRun, RunBatch, ResumeBatch, EndRun, Pill --> this loop --> Hello, Returned, Broken, RunEnded --> outbox
+
+W1. The worker writes to its own slot, its own outbox and nothing else that anybody reads (K1, K3).
+W2. It leaves on a pill, on the end of its inbox, and when its parent dies, which the lifeline sees to.
+W3. A batch that the cancel flag interrupts is dropped without a word: the coordinator counts it as left behind.
+W4. User code's ``SystemExit`` and ``KeyboardInterrupt`` end the worker like any other death.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mpengine.cancellation import CancelEvent, bind_flag
+from mpengine.ipc import messages
+from mpengine.ipc.codec import PickleCodec, dump_error
+from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock
+from mpengine.ipc.mpqueue import MPQueue
+from mpengine.worker.chain import UNREADABLE, BrokenStageError, Chain, failure_of, pickled
+from mpengine.worker.jobs import DONE, SUSPENDED, Job, Report, Tally
+from mpengine.worker.packing import pack_results
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mpengine.ipc.codec import Codec
+    from mpengine.ipc.controlblock import Slot
+    from mpengine.worker.boot import WorkerBoot
+
+
+def run_worker(boot: WorkerBoot) -> None:
+    """Serve until told to leave; the entry point of every worker process."""
+    block = ControlBlock(boot.control_fd, boot.slots)
+    event = CancelEvent(block.buffer, CANCEL_OFFSET, read_fd=boot.cancel_fd)
+    bind_flag(event)
+    inbox = MPQueue(reader_fd=boot.inbox_fd)
+    outbox = MPQueue(writer_fd=boot.outbox_fd)
+    codec = PickleCodec(main_by_value=False)  # what its own __main__ lacks does not pickle by name in the first place
+    worker = Worker(boot.worker_id, inbox, outbox, block.slot(boot.worker_id), event, codec)
+    try:
+        outbox.put(messages.Hello(os.getpid()))
+        worker.serve()
+    except BrokenPipeError:
+        os._exit(1)  # the coordinator is gone; so are we, a moment before the lifeline sees to it (W2)
+
+
+class Worker:
+    """The loop's state.
+
+    Args:
+        worker_id: the slot's number.
+        inbox: messages for this worker.
+        outbox: messages from it.
+        slot: its place in the control block.
+        event: the cancel flag.
+        codec: items to payloads and back.
+    """
+
+    def __init__(
+        self, worker_id: int, inbox: MPQueue, outbox: MPQueue, slot: Slot, event: CancelEvent, codec: Codec
+    ) -> None:
+        """Begin without a run."""
+        self._worker_id = worker_id
+        self._inbox = inbox
+        self._outbox = outbox
+        self._slot = slot
+        self._event = event
+        self._codec = codec
+        self._dumped: Sequence[messages.Buffer] = ()
+        self._chains: dict[int, Chain] = {}
+        self._suspended: dict[int, tuple[Job, int]] = {}
+        self._batches = 0
+
+    def serve(self) -> None:
+        """Take messages until a pill comes."""
+        while True:
+            try:
+                message = self._inbox.get()
+            except EOFError:
+                return
+            match message:
+                case messages.RunBatch():
+                    self._run_batch(message)
+                case messages.ResumeBatch():
+                    job, out_size = self._suspended.pop(message.batch_id)
+                    self._work(message.batch_id, job, message.budget, out_size)
+                case messages.BeginRun():
+                    self._dumped = message.payloads
+                case messages.EndRun():
+                    self._outbox.put(messages.RunEnded(message.run_id, tuple(self._end_run())))
+                case messages.Pill():
+                    self._end_run()
+                    self._outbox.put(messages.Goodbye(self._batches))
+                    return
+                case _:
+                    msg = f"a worker does not take a {type(message).__name__}"
+                    raise messages.ProtocolError(msg)
+
+    def _run_batch(self, message: messages.RunBatch) -> None:
+        self._slot.begin_batch(message.batch_id)
+        try:
+            chain = self._chain(message.chain)
+        except BrokenStageError as broken:
+            report = messages.Broken(
+                message.chain, broken.stage, str(broken), broken.traceback, dump_error(broken.error)
+            )
+            self._outbox.put(report)
+            return
+        try:
+            items = self._codec.unpack(message.payloads[0])
+        except Exception as error:  # noqa: BLE001 - nothing of the payload can be made out: every item fails with that
+            self._fail_all(message, error, len(chain.steps))
+            return
+        job = Job(
+            chain, items, message.lo, message.hi,
+            skip=message.skip, careful=message.careful, slot=self._slot, is_cancelled=self._event.is_set,
+        )  # fmt: skip
+        self._work(message.batch_id, job, message.budget, message.out_size)
+
+    def _work(self, batch_id: int, job: Job, budget: int, out_size: int) -> None:
+        """Let a job go on until it is done, put aside, or there is no use in it any more."""
+        self._slot.begin_batch(batch_id)
+        items = 0
+        while True:
+            report = job.advance(budget)
+            if report.abandoned:
+                job.close()
+                break
+            self._send(batch_id, job, report, out_size)
+            items += report.consumed
+            budget -= len(report.results)
+            if report.progress == SUSPENDED:
+                self._suspended[batch_id] = job, out_size
+                break
+            if report.progress == DONE or report.kill is not None:
+                job.close()
+                break
+        self._slot.end_batch(items)
+        self._batches += 1
+        _flush_streams()
+
+    def _send(self, batch_id: int, job: Job, report: Report, out_size: int) -> None:
+        chunks, payloads = pack_results(job, report, self._codec, out_size)
+        self._outbox.put(_returned(batch_id, report, tuple(chunks), payloads))
+
+    def _fail_all(self, message: messages.RunBatch, error: BaseException, steps: int) -> None:
+        report = Report([Tally() for _ in range(steps)], consumed=message.hi - message.lo, progress=DONE)
+        for position in range(message.lo, message.hi):
+            report.tallies[0].failed += 1
+            report.failures.append(failure_of(position, 0, error, UNREADABLE, 1))
+        self._outbox.put(_returned(message.batch_id, report, (), ()))
+        self._slot.end_batch(0)
+
+    def _chain(self, number: int) -> Chain:
+        """Return a chain, built when its first batch comes.
+
+        Raises:
+            BrokenStageError: it cannot be loaded, or a stage of it cannot be set up.
+        """
+        chain = self._chains.get(number)
+        if chain is None:
+            try:
+                stages = pickle.loads(self._dumped[number])  # noqa: S301 - the coordinator's own bytes
+            except Exception as error:
+                raise BrokenStageError(0, error) from error
+            chain = self._chains[number] = Chain(stages, self._worker_id)
+        return chain
+
+    def _end_run(self) -> list[str]:
+        """Tear everything of the run down; return what went wrong with that."""
+        for job, _ in self._suspended.values():
+            job.close()
+        self._suspended.clear()
+        problems = [problem for chain in self._chains.values() for problem in chain.close()]
+        self._chains.clear()
+        self._dumped = ()
+        _flush_streams()
+        return problems
+
+
+def _returned(
+    batch_id: int, report: Report, chunks: tuple[Any, ...], payloads: Sequence[messages.Buffer]
+) -> messages.Returned:
+    return messages.Returned(
+        batch_id,
+        report.progress,
+        report.consumed,
+        report.emitted,
+        chunks,
+        tuple(map(pickled, report.failures)),
+        tuple([tally.fields() for tally in report.tallies]),
+        report.kill,
+        payloads,
+    )
+
+
+def _flush_streams() -> None:
+    """Write out what user code has printed, so that nothing of it is lost if this process is killed later."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # closed or broken by user code, whose business that is

@@ -1,0 +1,311 @@
+"""The nursery: a fork server that belongs to one registry, and the guardian of what it forked.
+
+The standard library's fork server and resource tracker are one per program and outlive every run; this one is started
+by a `ProcessRegistry`, answers to it alone over a socket pair, and leaves with it::
+
+    registry --- Request + 6 fds --->  nursery --- fork --->  worker
+             <-- Ready, Born, Died, ... ---
+
+N1. It has one thread and takes no lock: what it forks starts from a clean state.
+N2. It holds nothing a worker waits for, and closes its copies of a worker's fds as soon as the worker is forked: no
+    later worker inherits them.
+N3. A worker runs only when its birth has been told (the gate).  A request without an answer therefore never ran, and
+    may be sent to the next nursery.
+N4. What is left of a worker's process group is killed while the worker is a zombie, for until then nobody else can get
+    its number.
+N5. A broken socket means that the registry has gone: every group is killed, every worker buried, and the nursery
+    leaves.
+N6. While modules are preloaded, which is the user's code and may hang, the lifeline ends the nursery instead.
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn, TypeAlias
+
+from mpengine.worker import boot, lifeline
+
+MESSAGE_LIMIT_BYTES: Final = 65_536
+FDS_PER_REQUEST: Final = 6
+UNKNOWN_EXITCODE: Final = 255
+_REASON_LIMIT_CHARS: Final = 8_000
+_ALWAYS_PRELOADED: Final = ("cloudpickle", "multiprocessing.spawn", "mpengine.worker.main")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Fork a worker; comes with its birth file and its five fds."""
+
+    worker_id: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The preload is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreloadFailed:
+    """A module did not import; the nursery leaves."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Born:
+    """The worker exists, and runs from now on."""
+
+    worker_id: int
+    generation: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class BirthFailed:
+    """No worker came of the request."""
+
+    worker_id: int
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The worker's exit status has been collected; `failure` says why it never reached its entry, if so."""
+
+    worker_id: int
+    generation: int
+    pid: int
+    exitcode: int
+    failure: str | None
+
+
+Answer: TypeAlias = Ready | PreloadFailed | Born | BirthFailed | Died
+
+
+@dataclass(frozen=True, slots=True)
+class NurseryBoot:
+    """All the nursery knows when it starts."""
+
+    socket_fd: int
+    lifeline_fd: int
+    preload: Sequence[str]
+    preparation: boot.Preparation
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    worker_id: int
+    generation: int
+    birth_fd: int
+
+
+def run_nursery(parcel: bytes) -> NoReturn:
+    """Run as the nursery; `parcel` is a pickled `NurseryBoot` from the parent's own memory file."""
+    orders: NurseryBoot = pickle.loads(parcel)  # noqa: S301 - written by the parent, in a file without a name
+    boot.hide_from_programs(orders.socket_fd, orders.lifeline_fd)
+    lifeline.arm_signal(orders.lifeline_fd)  # a thread instead would break N1
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    # A parent that ignores or blocks this one would keep every death from being seen.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    code = 1
+    try:
+        with socket.socket(fileno=orders.socket_fd) as link:
+            if _preload(link, orders):
+                code = _Nursery(link, orders).serve()
+    except OSError:
+        code = 0 if lifeline.is_broken(orders.lifeline_fd) else _complain()
+    except BaseException:  # noqa: BLE001 - told on stderr; what was forked has been ended on the way here
+        code = _complain()
+    finally:
+        if orders.preload:
+            # What a preloaded module started is in this group; so is this process.
+            os.killpg(0, signal.SIGKILL)
+        os._exit(code)
+
+
+def _complain() -> int:
+    traceback.print_exc()
+    return 1
+
+
+def _preload(link: socket.socket, orders: NurseryBoot) -> bool:
+    gc.disable()  # until the fork: pages that the collector has not touched stay shared
+    try:
+        boot.prepare(orders.preparation)
+        for name in orders.preload:
+            importlib.import_module(name)
+    except BaseException:  # noqa: BLE001 - becomes the registry's StartFailed
+        _send(link, PreloadFailed(traceback.format_exc()[-_REASON_LIMIT_CHARS:]))
+        return False
+    for name in _ALWAYS_PRELOADED:
+        with contextlib.suppress(ImportError):  # only speed is lost here; a worker that needs it reports it
+            importlib.import_module(name)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            stream.flush()  # or every worker would write it again
+    gc.freeze()
+    lifeline.disarm(orders.lifeline_fd)  # from now on the broken socket is enough, and leaves time to clean up
+    return True
+
+
+def _send(link: socket.socket, answer: Answer) -> None:
+    link.sendall(pickle.dumps(answer))
+
+
+class _Nursery:
+    def __init__(self, link: socket.socket, orders: NurseryBoot) -> None:
+        self._link = link
+        self._lifeline_fd = orders.lifeline_fd
+        self._children: dict[int, _Child] = {}
+        self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def serve(self) -> int:
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a Python handler, whatever it does, feeds the wake-up pipe
+        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        poll.register(self._wake_r, select.POLLIN)
+        try:
+            _send(self._link, Ready())
+            while True:
+                events = dict(poll.poll())
+                if self._wake_r in events:
+                    self._bury()
+                happened = events.get(self._link.fileno(), 0)
+                if happened & (select.POLLHUP | select.POLLERR):
+                    return 0
+                if happened and not self._answer_request():
+                    return 0
+        finally:
+            self._end_all()
+
+    def _answer_request(self) -> bool:
+        content, fds, _, _ = socket.recv_fds(self._link, MESSAGE_LIMIT_BYTES, FDS_PER_REQUEST, socket.MSG_CMSG_CLOEXEC)
+        if not content:
+            return False
+        request: Request = pickle.loads(content)  # noqa: S301 - only the registry has the other end
+        try:
+            self._fork(request, fds)
+        except OSError as error:
+            _send(self._link, BirthFailed(request.worker_id, request.generation, f"{type(error).__name__}: {error}"))
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _fork(self, request: Request, fds: list[int]) -> None:
+        if len(fds) != FDS_PER_REQUEST:
+            raise OSError("too many open files: not all of the worker's arrived")
+        gate_r, gate_w = os.pipe()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            with warnings.catch_warnings():  # a preloaded module's threads are its user's choice
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+            if pid == 0:
+                os.close(gate_w)
+                self._become_worker(fds, gate_r)
+        except OSError:
+            os.close(gate_w)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(gate_r)
+        birth_fd, *rest = fds
+        for fd in rest:
+            os.close(fd)  # N2
+        self._children[pid] = _Child(request.worker_id, request.generation, birth_fd)
+        with contextlib.suppress(OSError):  # both sides try; the second finds it done, or the worker dead
+            os.setpgid(pid, pid)
+        try:
+            _send(self._link, Born(request.worker_id, request.generation, pid))
+            os.write(gate_w, b"g")  # N3
+        except BrokenPipeError:
+            pass  # either the worker has died already, or the registry has; the next poll tells
+        finally:
+            os.close(gate_w)
+
+    def _become_worker(self, fds: list[int], gate_r: int) -> NoReturn:
+        code = boot.BOOT_FAILED
+        try:
+            boot.lead_own_group()
+            signal.set_wakeup_fd(-1)
+            self._link.close()
+            for fd in (self._wake_r, self._wake_w, self._lifeline_fd):
+                os.close(fd)
+            for child in self._children.values():
+                os.close(child.birth_fd)
+            self._children.clear()
+            gone = not os.read(gate_r, 1)
+            os.close(gate_r)
+            if gone:
+                os._exit(code)
+            birth_fd, *rest = fds
+            parcel = os.pread(birth_fd, os.fstat(birth_fd).st_size, 0)
+            worker, preparation = pickle.loads(parcel)  # noqa: S301 - as the request
+            gc.enable()
+            boot.run_in_child(worker.with_fds(rest), preparation, birth_fd)
+        except BaseException:  # noqa: BLE001 - a forked child never runs up its parent's stack
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def _bury(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while len(os.read(self._wake_r, 4096)) == 4096:  # noqa: PLR2004 - a full read: there may be more
+                pass
+        for pid in list(self._children):
+            exitcode = bury_nowait(pid)
+            if exitcode is not None:
+                self._tell_death(pid, exitcode)
+
+    def _tell_death(self, pid: int, exitcode: int) -> None:
+        child = self._children.pop(pid)
+        failure = boot.read_failure(child.birth_fd) if exitcode == boot.BOOT_FAILED else None
+        os.close(child.birth_fd)
+        if failure is not None:
+            failure = failure[-_REASON_LIMIT_CHARS:]
+        _send(self._link, Died(child.worker_id, child.generation, pid, exitcode, failure))
+
+    def _end_all(self) -> None:
+        for pid in self._children:
+            kill_group(pid)
+        for pid in self._children:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def bury_nowait(pid: int) -> int | None:
+    """Collect the exit status of a child that leads a group, and kill what is left of the group first (N4).
+
+    Returns:
+        The exit code as multiprocessing gives it (the signal's number, negative), `UNKNOWN_EXITCODE` when somebody else
+        has collected it, None while the child runs.
+    """
+    try:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+        kill_group(pid)
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:
+        return UNKNOWN_EXITCODE
+    return os.waitstatus_to_exitcode(status)
+
+
+def kill_group(pid: int) -> None:
+    """Kill the process group that `pid` leads; nothing left to kill, or not ours to kill, is fine."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,122 @@
+"""Every test leaves the machine as it found it: no process, thread, fd, shared-memory name or temporary file."""
+
+import gc
+import multiprocessing
+import os
+import secrets
+import select
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+COOKIE_NAME = "MPENGINE_TEST_SESSION"
+PATIENCE_S = 5.0
+
+os.environ[COOKIE_NAME] = SESSION_COOKIE = secrets.token_hex(16)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left():
+    before = _Belongings()
+    yield
+    gc.collect()
+    deadline_at = time.monotonic() + PATIENCE_S
+    processes = _still_alive(deadline_at)
+    threads = _still_running(before.threads, deadline_at)
+    after = _Belongings()
+    left = {
+        "processes": processes,
+        "threads": threads,
+        "fds": _newcomers(before.fds, after.fds),
+        "shared memory": sorted(after.shared_memory - before.shared_memory),
+        "temporary files": sorted(after.temporary_files - before.temporary_files),
+    }
+    assert not any(left.values()), f"left behind: { {kind: found for kind, found in left.items() if found} }"
+
+
+class _Belongings:
+    def __init__(self):
+        self.threads = set(threading.enumerate())
+        self.fds = _open_fds()
+        self.shared_memory = set(_names("/dev/shm"))
+        self.temporary_files = {name for name in _names(tempfile.gettempdir()) if "mpengine" in name}
+
+
+def _names(folder):
+    return [path.name for path in Path(folder).iterdir()] if Path(folder).is_dir() else ()
+
+
+def _open_fds():
+    found = {}
+    for link in list(Path("/proc/self/fd").iterdir()):
+        try:
+            found[int(link.name)] = str(link.readlink())
+        except OSError:
+            continue  # the one that lists the folder
+    return found
+
+
+def _newcomers(before, after):
+    return {fd: target for fd, target in after.items() if before.get(fd) != target}
+
+
+def _still_alive(deadline_at):
+    """What this process or any of its descendants has started and is there when the deadline is over, and kill it."""
+    multiprocessing.active_children()  # buries those of the standard library that have ended
+    ours = psutil.Process().children(recursive=True)
+    found = {process.pid: process for process in (*ours, *_bearers())}
+    left = [process for process in found.values() if not _ends(process, deadline_at) or _is_unburied(process)]
+    described = [_description(process) for process in left]
+    for process in left:
+        process.kill()
+        process.wait(1)
+    return described
+
+
+def _ends(process, deadline_at):
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(max(0.0, deadline_at - time.monotonic()) * 1000)) or not process.is_running()
+    finally:
+        os.close(pidfd)
+
+
+def _is_unburied(process):
+    """Whether it has ended and its exit status is still to be collected by us; others' zombies are not ours to bury."""
+    try:
+        return process.ppid() == os.getpid()
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _bearers():
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _bears_cookie(process)]
+
+
+def _bears_cookie(process):
+    try:
+        return process.environ().get(COOKIE_NAME) == SESSION_COOKIE
+    except (psutil.Error, OSError):
+        return False
+
+
+def _description(process):
+    try:
+        return f"{process.pid} {process.status()} {' '.join(process.cmdline())[:200]}"
+    except psutil.Error:
+        return str(process.pid)
+
+
+def _still_running(before, deadline_at):
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline_at - time.monotonic()))
+    return [thread.name for thread in set(threading.enumerate()) - before]

@@ -1,0 +1,114 @@
+"""What workers of these tests do: entry functions, found by name in the worker because the import path travels."""
+
+import ctypes
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+def leave(boot):
+    sys.exit(boot.options["code"])
+
+
+def return_nothing(boot):
+    pass
+
+
+def raise_error(boot):
+    raise RuntimeError("no way")
+
+
+def kill_itself(boot):
+    os.kill(os.getpid(), boot.options["signum"])
+
+
+def wait_for_ever(boot):
+    os.write(boot.outbox_fd, b"up")
+    while True:
+        signal.pause()
+
+
+def sleep_in_c_code(boot):
+    os.write(boot.outbox_fd, b"up")
+    ctypes.PyDLL(None).sleep(60)  # PyDLL holds the interpreter's lock
+
+
+def sleep_with_all_signals_blocked(boot):
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    wait_for_ever(boot)
+
+
+def stop_itself(boot):
+    os.write(boot.outbox_fd, b"up")
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def start_grandchild(boot):
+    """Start a program of its own, tell its pid, and wait."""
+    program = subprocess.Popen(["sleep", "60"])
+    os.write(boot.outbox_fd, json.dumps(program.pid).encode())
+    while True:
+        signal.pause()
+
+
+def start_grandchild_and_leave(boot):
+    program = subprocess.Popen(["sleep", "60"])
+    os.write(boot.outbox_fd, json.dumps(program.pid).encode())
+    os._exit(0)
+
+
+def use_a_pool(boot):
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        os.write(boot.outbox_fd, json.dumps(pool.map(abs, [-1, -2])).encode())
+
+
+def describe_surroundings(boot):
+    inner = subprocess.run(["cat"], capture_output=True, check=True).stdout
+    parent = multiprocessing.parent_process()
+    report = {
+        "pid": os.getpid(),
+        "ppid": os.getppid(),
+        "pgid": os.getpgid(0),
+        "cwd": str(Path.cwd()),
+        "argv": sys.argv,
+        "path": sys.path,
+        "environ": dict(os.environ),
+        "stdin": sys.stdin.read(),
+        "program_stdin": inner.decode(),
+        "name": multiprocessing.current_process().name,
+        "daemon": multiprocessing.current_process().daemon,
+        "authkey": multiprocessing.current_process().authkey.hex(),
+        "parent_pid": parent.pid,
+        "parent_alive": parent.is_alive(),
+        "start_method": multiprocessing.get_start_method(allow_none=True),
+        "sigint": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+        "sigterm": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
+        "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        "worker_id": boot.worker_id,
+        "fds": open_fds(),
+        "inheritable": [os.get_inheritable(fd) for fd in boot.fds],
+    }
+    with os.fdopen(os.dup(boot.outbox_fd), "wb") as outbox:
+        outbox.write(json.dumps(report).encode())
+
+
+def tell_fds_and_wait(boot):
+    told = open_fds()
+    os.write(boot.outbox_fd, json.dumps(told).encode())
+    while True:
+        signal.pause()
+
+
+def open_fds():
+    """What the open fds of this process refer to, by their numbers as text."""
+    found = {}
+    for link in list(Path("/proc/self/fd").iterdir()):
+        try:
+            found[link.name] = str(link.readlink())
+        except OSError:
+            continue  # the one that lists the folder
+    return found
