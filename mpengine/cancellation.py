@@ -1,7 +1,7 @@
 """Cancellation: an event by type and interface, with nothing in it that a killed process could leave locked.
 
-``multiprocessing.Event`` is a condition over semaphores: ``set()`` waits for every sleeper to wake, so it blocks for ever
-when one of them was SIGKILLed (cpython#75158), and it can deadlock with an ``is_set()`` that a signal handler
+``multiprocessing.Event`` is a condition over semaphores: ``set()`` waits for every sleeper to wake, so it blocks for
+ever when one of them was SIGKILLed (cpython#75158), and it can deadlock with an ``is_set()`` that a signal handler
 interrupted in the same thread (cpython#126434).  Here the flag is one byte of shared memory and the wake-up is a pipe:
 
 E1. Setting is a store and a write of one byte to a pipe that nobody reads from: no lock, no wait.

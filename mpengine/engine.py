@@ -124,8 +124,8 @@ class Engine:
             collect: whether the report keeps the values.
 
         Returns:
-            ``Ok(report)``, or ``Err(reason, cause, report)`` when the run was cancelled or failed.  What items or workers
-            do is never raised.
+            ``Ok(report)``, or ``Err(reason, cause, report)`` when the run was cancelled or failed.  What items or
+            workers do is never raised.
 
         Raises:
             PipelineError: the pipeline cannot run.

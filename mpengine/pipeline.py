@@ -132,6 +132,20 @@ class Stage:
             raise PipelineError(msg)
         if not self.name:
             object.__setattr__(self, "name", _name_of(self.fn))
+        self._check_options()
+        try:
+            object.__setattr__(self, "retries", Retry.parse(self.retries))
+            if self.on_error is not None:
+                object.__setattr__(self, "on_error", ErrorPolicy.parse(self.on_error))
+        except PipelineError as error:
+            msg = f"stage {self.name!r}: {error}"
+            raise PipelineError(msg) from None
+        for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+            if hasattr(self.fn, attribute):
+                object.__setattr__(self, attribute, getattr(self.fn, attribute))
+        object.__setattr__(self, "__wrapped__", self.fn)
+
+    def _check_options(self) -> None:
         for option in ("workers", "buffer", "batch", "concurrency"):
             self._check_count(option, getattr(self, option))
         if self.timeout is not None and not (isinstance(self.timeout, int | float) and self.timeout > 0):
@@ -142,17 +156,6 @@ class Stage:
             value = getattr(self, option)
             if value is not None and not callable(value):
                 self._refuse(option, "callable", value)
-        try:
-            object.__setattr__(self, "retries", Retry.parse(self.retries))
-            if self.on_error is not None:
-                object.__setattr__(self, "on_error", ErrorPolicy.parse(self.on_error))
-        except PipelineError as error:
-            msg = f"stage {self.name!r}: {error}"
-            raise PipelineError(msg) from None
-        for attribute in functools.WRAPPER_ASSIGNMENTS:
-            if attribute in ("__module__", "__name__", "__qualname__", "__doc__") and hasattr(self.fn, attribute):
-                object.__setattr__(self, attribute, getattr(self.fn, attribute))
-        object.__setattr__(self, "__wrapped__", self.fn)
 
     def _check_count(self, option: str, value: object) -> None:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -324,7 +327,7 @@ class Pipeline:
             prefix = source.stages
             source = source.source
         if not (isinstance(source, Iterable | AsyncIterable) or callable(source)) or isinstance(source, type | Stage):
-            msg = f"a source must be an iterable, an async iterable, a function returning one or a Pipeline, not {source!r}"
+            msg = f"a source must be an iterable or async iterable, a function returning one, or a Pipeline, not {source!r}"
             raise PipelineError(msg)
         self._source = source
         self._stages = prefix + tuple(as_stage(member) for member in stages)
@@ -357,7 +360,7 @@ class Pipeline:
         return Pipeline(source, self._stages) if not isinstance(source, Pipeline) else source >> self
 
     def __rshift__(self, other: object) -> Pipeline:
-        """Return this pipeline with ``other`` behind it: a stage, a callable, or a pipeline, whose source is left out."""
+        """Return this pipeline with ``other`` behind it: a stage, a callable, or a pipeline less its source."""
         if isinstance(other, Pipeline):
             return Pipeline(self._source, (*self._stages, *other.stages))
         return Pipeline(self._source, (*self._stages, as_stage(other)))

@@ -1,6 +1,6 @@
 """How a run ended: ``Ok(report)`` or ``Err(reason, cause, report)``, two small frozen classes.
 
-After the shape of outcome's ``Value`` and ``Error``: a tagged union that matches structurally and that can be unwrapped.
+After the shape of outcome's ``Value`` and ``Error``: a tagged union that matches structurally and can be unwrapped.
 """
 
 from __future__ import annotations

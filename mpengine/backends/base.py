@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
     from mpengine.ipc.codec import Codec
     from mpengine.plan import Plan
     from mpengine.scheduler.commands import Dispatch, Resume

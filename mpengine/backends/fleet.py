@@ -23,6 +23,7 @@ from mpengine.processes.stopping import Rung, StopLadder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from mpengine.backends.base import BackendOptions
 
 
@@ -140,8 +141,7 @@ class Fleet:
         if link.is_closed:
             return False
         try:
-            for message in link.outbox.receive():
-                happened.append(Heard(link, message))
+            happened.extend([Heard(link, message) for message in link.outbox.receive()])
         except BlockingIOError:
             return False
         except (EOFError, ProtocolError):

@@ -4,12 +4,13 @@
                                            |
                         slot, exit status -+--> WorkerDied
 
-A worker is believed after its message has been checked; one whose message cannot be is killed, and its death is told like
-any other (K9).
+A worker is believed after its message has been checked; one whose message cannot be is killed, and its death is told
+like any other (K9).
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import socket
@@ -58,7 +59,7 @@ class ProcessBackend:
         # Two sockets, not a pipe: their close() cannot be overtaken by a wake() that has read the number already.
         self._bell_r, self._bell_w = socket.socketpair()
         for bell in (self._bell_r, self._bell_w):
-            bell.setblocking(False)
+            bell.setblocking(False)  # noqa: FBT003 - the standard library's signature
             close_in_forked_children(bell.fileno())
 
     # ------------------------------------------------------------------ a run
@@ -242,10 +243,8 @@ class ProcessBackend:
 
     def wake(self) -> None:
         """See ``Backend``."""
-        try:
+        with contextlib.suppress(OSError):  # full, so it rings already; or closed, so nobody listens any more
             self._bell_w.send(b"!")
-        except OSError:
-            pass  # full, so it rings already; or closed, so nobody listens any more
 
     def pids(self) -> list[int]:
         """See ``Backend``."""
@@ -294,7 +293,11 @@ def name_exit(exitcode: int) -> str:
 
 
 def _returned(at: float, worker_id: int, message: messages.Returned) -> events.BatchReturned:
-    """Return the event of a report; raises ``TypeError`` or ``ValueError`` when its fields are not what they should be."""
+    """Return the event of a report.
+
+    Raises:
+        TypeError, ValueError: its fields are not what they should be.
+    """
     chunks = []
     for (count, first, places), payload in zip(message.chunks, message.payloads, strict=True):
         positions = None if places is None else array("I", places)

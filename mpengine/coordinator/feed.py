@@ -127,7 +127,7 @@ class ThreadedFeed:
     """
 
     def __init__(self, source: object, codec: Codec, post: Callable[[events.Event], None]) -> None:
-        """Start nothing yet: the threads begin when something is first asked for, after workers may have been forked."""
+        """Start nothing yet: the threads begin when something is first asked for, once workers have been forked."""
         self._source = source
         self._codec = codec
         self._post = post

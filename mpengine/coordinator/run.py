@@ -1,7 +1,7 @@
 """One run, seen from the consumer's side: results in lists, then how it ended.
 
-The thread that takes the results is the consumer.  It unpacks them, so that neither the loop nor the scheduler ever runs
-user code, and tells the loop what it has taken, which is what lets more of the source in.
+The thread that takes the results is the consumer.  It unpacks them, so that neither the loop nor the scheduler ever
+runs user code, and tells the loop what it has taken, which is what lets more of the source in.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class Run:
         What was handed over and not taken by now is left behind.
         """
         if threading.current_thread() is self._thread and self._thread.is_alive() and not self._is_abandoned:
-            # The collector has run somebody's abandoned iterator's clean-up on our own thread: it cannot wait for itself.
+            # The collector cleans up somebody's abandoned iterator on our own thread, which cannot wait for itself.
             self._is_abandoned = True
             return Err("abandoned", None, Report(ok=False))
         with self._concluding:
@@ -292,7 +292,7 @@ class ResultStream(Iterator[Any]):
         self._batches = _Batches(run)
         self._values = itertools.chain.from_iterable(self._batches)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # noqa: PYI034 - not itself, see below
         """Return the iterator."""
         return self._values  # which knows the lists but not this object: no cycle, and no call of ours for each result
 

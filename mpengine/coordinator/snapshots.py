@@ -1,7 +1,7 @@
 """The scheduler's books as a ``Snapshot``, from any thread.
 
-The loop's thread writes the books and takes no lock.  ``Scheduler.version`` is odd while it does, and changes each time;
-a reader that finds it odd or changed has mixed two moments, and reads again.
+The loop's thread writes the books and takes no lock.  ``Scheduler.version`` is odd while it does, and changes each
+time; a reader that finds it odd or changed has mixed two moments, and reads again.
 """
 
 from __future__ import annotations

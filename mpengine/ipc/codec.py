@@ -4,7 +4,7 @@ One pickle holds a whole batch, which costs a tenth of a pickle an item.  What t
 its good mates, is won back when it is needed, and costs nothing while all goes well:
 
 - What will not pickle is found by pickling the items one at a time.
-- What will not unpickle is found by a slow unpickler that puts a ``Broken`` in the place of whatever raised, and goes on.
+- What will not unpickle is found by a slow unpickler that puts a ``Broken`` in the place of whatever raised.
 
 Plain pickle is tried first.  cloudpickle takes over where it fails, and where a payload names ``__main__``: workers do
 not import the main module again, so what lives there has to travel by value.

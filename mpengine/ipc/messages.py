@@ -4,7 +4,7 @@ A message on the wire is a header, its fields (by marshal, since they are plain 
 any number of payloads, which are not looked into.
 
 M1. A message is one of the classes below.  There is no sentinel value that somebody's item could be mistaken for.
-M2. What does not parse, or has a field of the wrong type, is a ``ProtocolError``: the end of that worker, not of the run.
+M2. What does not parse, or has a field of the wrong type, is a ``ProtocolError``: that worker's end, not the run's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import marshal
 import struct
 from dataclasses import dataclass, fields
-from typing import Any, Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from mpengine.errors import EngineError
 
@@ -85,8 +85,8 @@ class Hello:
 class Returned:
     """From a worker: how far it is with a batch, and what came of it; see ``scheduler.events.BatchReturned``.
 
-    ``chunks`` are (count, first, positions as bytes of unsigned ints or None), one for each payload; ``failures`` are the
-    fields of ``scheduler.events.Failure``; ``tallies`` those of ``Tally``.
+    ``chunks`` are (count, first, positions as bytes of unsigned ints or None), one for each payload; ``failures`` are
+    the fields of ``scheduler.events.Failure``; ``tallies`` those of ``Tally``.
     """
 
     batch_id: int

@@ -13,6 +13,7 @@ Q3. A pill always gets through: it takes no room, and everything that was not be
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import queue
@@ -52,10 +53,9 @@ class MPQueue:
     def pipe(cls, maxsize: int = 0) -> MPQueue:
         """Return a queue that has both ends, on a new pipe, as large as the kernel allows up to 1 MiB."""
         reader_fd, writer_fd = os.pipe2(os.O_CLOEXEC)
-        try:
+        with contextlib.suppress(OSError, AttributeError):
+            # A user's pipes share a limit; where it is reached, an ordinary pipe does, with more trips.
             fcntl.fcntl(writer_fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        except (OSError, AttributeError):
-            pass  # a user's pipes share a limit; an ordinary pipe works too, with more trips
         return cls(maxsize, reader_fd=reader_fd, writer_fd=writer_fd)
 
     # ------------------------------------------------------------------ the writer's side

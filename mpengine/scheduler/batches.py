@@ -7,7 +7,7 @@ It is its own place in the order of results as well (``before`` and ``behind``; 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpengine.scheduler.lifecycles import BATCH, BatchMove, BatchState, follow
 

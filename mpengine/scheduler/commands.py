@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mpengine.policies import ErrorPolicy
     from mpengine.scheduler.events import Failure
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)

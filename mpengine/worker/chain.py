@@ -53,7 +53,7 @@ class Step:
         self.state = WorkerState(worker_id)
         self._teardown = stage.teardown
         self._built: Any = stage.fn() if stage.is_class else None
-        if stage.is_class and hasattr(self._built, "__enter__"):
+        if self._built is not None and hasattr(self._built, "__enter__"):
             self._built.__enter__()
         if stage.setup is not None:
             stage.setup(self.state)

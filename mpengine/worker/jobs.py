@@ -3,14 +3,15 @@
 J1. Results are reported no later than ``REPORT_S`` after the last report, so that they flow and that little is done
     twice when a worker dies.
 J2. Items that cost less than ``QUICK_S`` run stage by stage in one tight loop, a slice of about ``SLICE_S`` at a time;
-    others one by one, each named in the slot before it runs.  A batch that a worker has died of is always run like that.
+    others one by one, each named in the slot before it runs.  A batch that a worker has died of always runs like that.
 J3. The cancel flag is looked at between items, or between slices.
-J4. A chain that fans out is put aside when it has given what it was asked for, its generator as it stands; the worker is
-    free for other work until it is told to go on.
+J4. A chain that fans out is put aside when it has given what it was asked for, its generator as it stands; the worker
+    is free for other work until it is told to go on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from itertools import islice
@@ -265,11 +266,7 @@ class Job:
 
 
 class _Stream:
-    """A generator stage's work on one item.
-
-    Attributes:
-        emitted: results so far, those that were not wanted again included.
-    """
+    """A generator stage's work on one item."""
 
     def __init__(self, step: Step, item: object, skip: int) -> None:
         """Begin with nothing given; the first ``skip`` results are not wanted."""
@@ -277,54 +274,58 @@ class _Stream:
         self._item = item
         self._skip = skip
         self._attempts = 0
+        self._given = 0
         self._iterator: Iterator[Any] | None = None
-        self.emitted = 0
+
+    @property
+    def emitted(self) -> int:
+        """Results that were sent so far, by this worker or by one that died before it."""
+        return max(self._given, self._skip)
 
     def fill(self, report: Report, position: int, stage: int, until: float, budget: int) -> bool:
         """Add results to ``report`` until it has enough or the time is up; return whether the item is at its end."""
         tally = report.tallies[stage]
         while True:
             try:
-                if self._iterator is None:
-                    self._attempts += 1
-                    self._iterator = iter(self._step.call(self._item))
-                while len(report.results) < budget:
-                    value = next(self._iterator)
-                    if isinstance(value, KillSwitch):
-                        raise value
-                    if value is SKIP:
-                        continue
-                    self.emitted += 1
-                    if self.emitted > self._skip:
-                        report.results.append(value)
-                        report.positions.append(position)
-                    if time.perf_counter() >= until:
-                        return False
-            except StopIteration:
-                tally.succeeded += 1
-                return True
+                if self._take(report, position, until, budget):
+                    return False
             except KillSwitch as switch:
                 raise Killed(switch.reason) from None
             except Exception as error:  # noqa: BLE001 - that is the item's error, and goes back as such
-                if self._step.retry.is_worth_it(error, self._attempts):
-                    tally.retried += 1
-                    self._iterator = None
-                    self._skip = max(self._skip, self.emitted)
-                    self.emitted = 0
-                    continue
-                report.fail(position, stage, error, self._item, self._attempts)
-                return True
+                if not self._step.retry.is_worth_it(error, self._attempts):
+                    report.fail(position, stage, error, self._item, self._attempts)
+                    return True
+                tally.retried += 1
+                self._skip = self.emitted  # another attempt starts afresh; what was sent is not sent again
+                self._given = 0
+                self._iterator = None
             else:
-                return False
+                tally.succeeded += 1
+                return True
+
+    def _take(self, report: Report, position: int, until: float, budget: int) -> bool:
+        """Take results; return whether there may be more."""
+        if self._iterator is None:
+            self._attempts += 1
+            self._iterator = iter(self._step.call(self._item))
+        for value in self._iterator:
+            if isinstance(value, KillSwitch):
+                raise Killed(value.reason)
+            if value is not SKIP:
+                self._given += 1
+                if self._given > self._skip:
+                    report.results.append(value)
+                    report.positions.append(position)
+            if len(report.results) >= budget or time.perf_counter() >= until:
+                return True
+        return False
 
     def close(self) -> None:
         """Close the generator; what that raises is of no consequence any more."""
         closer = getattr(self._iterator, "close", None)
         if closer is not None:
-            try:
+            with contextlib.suppress(Exception):  # a generator may yield or raise while it is closed
                 closer()
-            except Exception:  # noqa: BLE001, S110 - a generator that yields or raises while it is closed
-                pass
 
 
 def _map_slice(
@@ -332,8 +333,8 @@ def _map_slice(
 ) -> list[Any]:  # fmt: skip
     """Run one stage over a slice; ``positions`` loses the places of the items that do not go on.
 
-    ``list.extend`` keeps what came before an exception, so its length tells which item raised; a ``StopIteration`` out of
-    user code ends it early without a word, which the length tells too (test_stop_iteration_is_an_error_like_any_other).
+    ``list.extend`` keeps what came before an exception, so its length tells which item raised; a ``StopIteration`` out
+    of user code ends it early without a word, which the length tells too.
     """
     results: list[Any] = []
     start = 0

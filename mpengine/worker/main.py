@@ -1,6 +1,7 @@
 """A worker's main loop: messages in, batches through chains, reports out.  One thread, the main one.
 
-    inbox --> BeginRun, RunBatch, ResumeBatch, EndRun, Pill --> this loop --> Hello, Returned, Broken, RunEnded --> outbox
+    inbox --> BeginRun, RunBatch, ResumeBatch, EndRun, Pill --> this loop
+    this loop --> Hello, Returned, Broken, RunEnded, Goodbye --> outbox
 
 W1. The worker writes to its own slot, its own outbox and nothing else that anybody reads (K1, K3).
 W2. It leaves on a pill, on the end of its inbox, and when its parent dies, which the lifeline sees to.
@@ -10,6 +11,7 @@ W4. User code's ``SystemExit`` and ``KeyboardInterrupt`` end the worker like any
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -201,7 +203,5 @@ def _returned(
 def _flush_streams() -> None:
     """Write out what user code has printed, so that nothing of it is lost if this process is killed later."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or broken: the user's own business
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass  # closed or broken by user code, whose business that is

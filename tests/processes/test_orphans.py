@@ -95,7 +95,9 @@ def test_a_stopped_nursery_does_not_outlive_a_killed_coordinator(run_coordinator
 
 
 @pytest.mark.slow
-def test_a_nursery_that_hangs_in_its_preload_does_not_outlive_a_killed_coordinator(run_coordinator, tmp_path):
+def test_a_nursery_that_hangs_in_its_preload_does_not_outlive_a_killed_coordinator(
+    run_coordinator, tmp_path, monkeypatch
+):
     (tmp_path / "hangs_for_ever.py").write_text(
         "import ctypes, os\n"
         f"with open({str(tmp_path / 'pid')!r}, 'w') as file: file.write(str(os.getpid()))\n"
@@ -103,11 +105,8 @@ def test_a_nursery_that_hangs_in_its_preload_does_not_outlive_a_killed_coordinat
         "ctypes.PyDLL(None).sleep(60)\n"
     )
     os.mkfifo(tmp_path / "fifo")
-    os.environ["PYTHONPATH"] = str(tmp_path)
-    try:
-        program = run_coordinator(["wait_for_ever"], "forkserver", preload=("hangs_for_ever",))
-    finally:
-        del os.environ["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    program = run_coordinator(["wait_for_ever"], "forkserver", preload=("hangs_for_ever",))
     (tmp_path / "fifo").read_text()  # waits until it has been opened
     pid = int((tmp_path / "pid").read_text())
     assert psutil.pid_exists(pid)
