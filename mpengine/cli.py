@@ -237,21 +237,21 @@ def _stream(
     except (Exception, SystemExit):
         if stream is None or stream.result is None:
             raise  # not what ended the run: there was none
-    if signals and signals.is_terminated:
-        raise StoppedError(signal.SIGTERM)
+    if signals and signals.received:
+        raise StoppedError(signals.received)
     assert stream is not None  # noqa: S101
     assert stream.result is not None  # noqa: S101 - it has ended
     return stream.result
 
 
 class _Signals:
-    """What SIGINT and SIGTERM mean while entered: the end of the source, and of the run.
+    """While entered, SIGINT and SIGTERM end the source and cancel the run, which is then cleaned up after as always.
 
-    SIGINT goes on to raise ``KeyboardInterrupt``, which the engine is prepared for; where it was ignored it still is.
-    SIGTERM cancels the run, which then ends as it does after any cancellation.
+    SIGINT raises ``KeyboardInterrupt`` besides, which the engine is prepared for, so that a second one makes it hurry.
+    Where SIGINT was ignored it still is.
 
     Attributes:
-        is_terminated: whether there was a SIGTERM.
+        received: the first signal that came; None before.
         may_raise: whether nothing but this module's own code is running, which may wait for a reader who has stopped
             reading; there SIGTERM raises ``StoppedError`` too.
     """
@@ -260,7 +260,7 @@ class _Signals:
         self._engine = engine
         self._source = source
         self._before: dict[int, Any] = {}
-        self.is_terminated = False
+        self.received: int | None = None
         self.may_raise = False
 
     def __enter__(self) -> Self:
@@ -274,17 +274,17 @@ class _Signals:
             signal.signal(signum, handler)
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
-        self._end_source()
+        self._stop(signum)
         signal.default_int_handler(signum, frame)
 
     def _terminate(self, signum: int, _: FrameType | None) -> None:
-        self.is_terminated = True
-        self._engine.cancel("SIGTERM")
-        self._end_source()
+        self._stop(signum)
         if self.may_raise:
             raise StoppedError(signum)
 
-    def _end_source(self) -> None:
+    def _stop(self, signum: int) -> None:
+        self.received = self.received or signum
+        self._engine.cancel(signal.Signals(signum).name)
         if self._source is not None:
             self._source.close()
 

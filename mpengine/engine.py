@@ -26,7 +26,7 @@ from mpengine.results import Err, Ok, Report
 if TYPE_CHECKING:
     from types import TracebackType
 
-DEFAULT_BUFFER = 1024
+DEFAULT_BUFFER = 16384
 DEFAULT_MAX_BYTES = 1 << 30
 START_METHODS = ("forkserver", "spawn", "fork")
 BACKENDS = ("process", "inline")
@@ -43,7 +43,7 @@ class Engine:
         workers: how many worker processes; None: the cores this process may use (affinity and cgroup quota).
         start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``.
         ordered: whether results come in input order.
-        buffer: items that may wait before a stage that names no ``buffer`` of its own; 1,024 by default.
+        buffer: items that may wait before a stage that names no ``buffer`` of its own; 4,096 by default.
         on_error: the ``ErrorPolicy`` of stages that name none.
         grace_s: seconds that workers get to leave before they are terminated.
         crash_retries: how many further deaths an item may cause before it fails.
