@@ -143,7 +143,7 @@ class Engine:
                     values += batch
             except BaseException as error:  # noqa: BLE001 - Ctrl-C where no handler of ours stands; becomes the result
                 run.cancel(type(error).__name__, error)
-            return run.conclude(values)
+            return run.conclude().with_values(values)
 
     def iter(self, stages: Stages, source: object = None) -> ResultStream:
         """Return the results as they come, bounded by what the consumer takes.

@@ -327,7 +327,7 @@ class Pipeline:
             prefix = source.stages
             source = source.source
         if not (isinstance(source, Iterable | AsyncIterable) or callable(source)) or isinstance(source, type | Stage):
-            msg = f"a source must be an iterable or async iterable, a function returning one, or a Pipeline, not {source!r}"
+            msg = f"a source must be an iterable, async or not, a function returning one, or a Pipeline, not {source!r}"
             raise PipelineError(msg)
         self._source = source
         self._stages = prefix + tuple(as_stage(member) for member in stages)

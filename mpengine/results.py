@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 import reprlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
 from mpengine.errors import EngineError, StageError
@@ -106,6 +106,10 @@ class Ok:
 
     report: Report
 
+    def with_values(self, values: list[Any]) -> Ok:
+        """Return the same result, its report with ``values``."""
+        return Ok(replace(self.report, values=values))
+
     @property
     def is_ok(self) -> Literal[True]:
         """True."""
@@ -129,6 +133,10 @@ class Err:
     reason: str
     cause: BaseException | None
     report: Report
+
+    def with_values(self, values: list[Any]) -> Err:
+        """Return the same result, its report with ``values``."""
+        return Err(self.reason, self.cause, replace(self.report, values=values))
 
     @property
     def is_ok(self) -> Literal[False]:

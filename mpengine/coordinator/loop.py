@@ -72,12 +72,13 @@ class Coordinator:
 
     def run(self, *, keep: bool, grace_s: float) -> None:
         """Go on until the run is over, then see everybody off; the body of the loop's thread."""
-        while not self.is_over:
-            try:
+        try:
+            while not self.is_over:
                 self.step()
-            except Exception as error:  # noqa: BLE001 - becomes the run's error; the workers still have to be seen off
-                self.give_up(error)
-        self.see_off(keep=keep, grace_s=grace_s)
+        except Exception as error:  # noqa: BLE001 - becomes the run's error; the workers still have to be seen off
+            self.give_up(error)
+        finally:
+            self.see_off(keep=keep, grace_s=grace_s)
 
     def step(self) -> None:
         """Wait for something to happen, and take in all of it."""
@@ -168,4 +169,7 @@ class Coordinator:
         """The loop itself has failed: keep the first error, and have everything stopped."""
         if self.crash is None:
             self.crash = error
-        self._backend.cancel()
+        try:
+            self._backend.cancel()
+        except Exception:
+            _logger.exception("the workers could not be told that the run is over")

@@ -190,10 +190,11 @@ class Run:
         )
         return [value for value in values if not isinstance(value, Broken)], failures
 
-    def conclude(self, values: list[Any] | None = None) -> Ok | Err:
-        """Wait for the end, close the books and return how the run ended; idempotent.
+    def conclude(self) -> Ok | Err:
+        """Wait for the end, close the books and return how the run ended, without its values; idempotent.
 
-        What was handed over and not taken by now is left behind.
+        What was handed over and not taken by now is left behind.  May be called by another thread than the consumer's,
+        which then meets the end as well.
         """
         if threading.current_thread() is self._thread and self._thread.is_alive() and not self._is_abandoned:
             # The collector cleans up somebody's abandoned iterator on our own thread, which cannot wait for itself.
@@ -206,7 +207,8 @@ class Run:
                 self._in_hand = None
                 while isinstance(delivery := self._coordinator.outlet.get_nowait(), Delivery):
                     self._refuse(delivery)
-                self.result = self._close_books(values if values is not None else [])
+                self._coordinator.outlet.put(End())  # for a consumer that waits meanwhile, in a thread of its own
+                self.result = self._close_books()
                 _live.discard(self)
                 self._on_end(self)
             return self.result
@@ -227,7 +229,7 @@ class Run:
         if delivery is not None:
             self._coordinator.post(events.DeliveryRefused(time.monotonic(), delivery.batch_id))
 
-    def _close_books(self, values: list[Any]) -> Ok | Err:
+    def _close_books(self) -> Ok | Err:
         coordinator, scheduler = self._coordinator, self._scheduler
         try:
             coordinator.settle_mail()
@@ -240,7 +242,6 @@ class Run:
         if coordinator.crash is not None:
             reason = summarize(coordinator.crash)
         report = Report(
-            values=values,
             errors=coordinator.failures.item_errors(),
             snapshot=self.snapshot(),
             duration_s=time.monotonic() - self._began_at,

@@ -325,7 +325,9 @@ class Scheduler:
             raise InternalError(msg)
 
     def _on_delivery_taken(self, event: events.DeliveryTaken) -> None:
-        batch = self.stock.batches[event.batch_id]
+        batch = self.stock.batches.get(event.batch_id)
+        if batch is None:
+            return  # refused meanwhile, by somebody who closed the run over the consumer's head
         last = len(self.plan.stages) - 1
         self.ledger.unpackable(last, len(event.failures))
         self.ledger.deliver(batch, batch.count - len(event.failures))
@@ -334,7 +336,9 @@ class Scheduler:
         self.stock.settle(batch)
 
     def _on_delivery_refused(self, event: events.DeliveryRefused) -> None:
-        self.stock.leave(self.stock.batches[event.batch_id])
+        batch = self.stock.batches.get(event.batch_id)
+        if batch is not None:  # else it was taken meanwhile
+            self.stock.leave(batch)
 
     def _fail_item(
         self, stage: int, failure: events.Failure, index: int, worker_id: int | None, family: Family | None
