@@ -203,10 +203,10 @@ class Scheduler:
             free = (settings.max_bytes - self.stock.held_bytes) / sizer.item_bytes
             room = min(room, int(free) - self.requested)
         if settings.length is not None:  # smaller towards the end, so that no worker idles
-            remaining = settings.length - self.ledger.source_items - self.requested
+            remaining = max(1, settings.length - self.ledger.source_items - self.requested)  # one more tells the end
             size = min(size, -(-remaining // (settings.workers * CREDIT)))
             room = min(room, remaining)
-        if room >= size > 0:  # never less than a batch: a window that opens by crumbs would end in batches of crumbs
+        if room >= size:  # never less than a batch: a window that opens by crumbs would end in batches of crumbs
             self.requested += room
             self._out.append(commands.PullSource(room, size))
 
