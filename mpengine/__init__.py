@@ -10,7 +10,8 @@ Where things are (imports point down only)::
     worker              what runs in a worker process
     ipc    scheduler    messages, queues, codec, control block; and the decisions, which are pure
     plan                from a pipeline to chains
-    pipeline            Stage, Pipeline: frozen descriptions
+    pipeline            Pipeline: a source and its stages
+    stages              Stage, SKIP, KillSwitch, WorkerState
     results  policies  cancellation  metrics
     errors
 
@@ -38,9 +39,10 @@ if TYPE_CHECKING:
         WorkerDiedError,
     )
     from mpengine.metrics import Snapshot, StageMetrics, WorkerMetrics
-    from mpengine.pipeline import SKIP, KillSwitch, Pipeline, Stage, WorkerState, stage
+    from mpengine.pipeline import Pipeline
     from mpengine.policies import ErrorPolicy, Retry
     from mpengine.results import Err, ItemError, Ok, Report
+    from mpengine.stages import SKIP, KillSwitch, Stage, WorkerState, stage
 
 _HOME = {
     "CancelEvent": "cancellation",
@@ -52,23 +54,23 @@ _HOME = {
     "InternalError": "errors",
     "ItemError": "results",
     "ItemTimeoutError": "errors",
-    "KillSwitch": "pipeline",
+    "KillSwitch": "stages",
     "MemoryLimitError": "errors",
     "Ok": "results",
     "Pipeline": "pipeline",
     "PipelineError": "errors",
     "Report": "results",
     "Retry": "policies",
-    "SKIP": "pipeline",
+    "SKIP": "stages",
     "Snapshot": "metrics",
-    "Stage": "pipeline",
+    "Stage": "stages",
     "StageError": "errors",
     "StageMetrics": "metrics",
     "WorkerDiedError": "errors",
     "WorkerMetrics": "metrics",
-    "WorkerState": "pipeline",
+    "WorkerState": "stages",
     "cancelled": "cancellation",
-    "stage": "pipeline",
+    "stage": "stages",
 }
 
 __all__ = [

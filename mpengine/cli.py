@@ -222,6 +222,7 @@ def _stream(
             _Signals(engine, source) as signals,
             engine.iter(stages, source) as stream,
         ):
+            signals.stop_if_received()
             for value in stream:
                 signals.may_raise = True
                 try:
@@ -247,13 +248,13 @@ def _stream(
 class _Signals:
     """While entered, SIGINT and SIGTERM end the source and cancel the run, which is then cleaned up after as always.
 
-    SIGINT raises ``KeyboardInterrupt`` besides, which the engine is prepared for, so that a second one makes it hurry.
-    Where SIGINT was ignored it still is.
+    Nothing is raised into the middle of the engine's work, but for a second SIGINT, which makes it hurry.  Where SIGINT
+    was ignored it still is.
 
     Attributes:
         received: the first signal that came; None before.
-        may_raise: whether nothing but this module's own code is running, which may wait for a reader who has stopped
-            reading; there SIGTERM raises ``StoppedError`` too.
+        may_raise: whether only this module's own code is running, which may wait for a reader who has stopped reading;
+            a signal raises ``StoppedError`` there.
     """
 
     def __init__(self, engine: Engine, source: LineSource | None) -> None:
@@ -264,29 +265,29 @@ class _Signals:
         self.may_raise = False
 
     def __enter__(self) -> Self:
-        self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
+        self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_signal)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
-    def _interrupt(self, signum: int, frame: FrameType | None) -> None:
-        self._stop(signum)
-        signal.default_int_handler(signum, frame)
+    def stop_if_received(self) -> None:
+        """Cancel the run if a signal came before there was one to cancel."""
+        if self.received is not None:
+            self._engine.cancel(signal.Signals(self.received).name)
 
-    def _terminate(self, signum: int, _: FrameType | None) -> None:
-        self._stop(signum)
-        if self.may_raise:
-            raise StoppedError(signum)
-
-    def _stop(self, signum: int) -> None:
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None and signum == signal.SIGINT:
+            signal.default_int_handler(signum, frame)
         self.received = self.received or signum
-        self._engine.cancel(signal.Signals(signum).name)
+        self.stop_if_received()
         if self._source is not None:
             self._source.close()
+        if self.may_raise:
+            raise StoppedError(signum)
 
 
 def _open_source(path: Path) -> LineSource:

@@ -17,11 +17,12 @@ from mpengine.coordinator.run import ResultStream, Run, RunOptions
 from mpengine.coordinator.signals import graceful_signals
 from mpengine.errors import EngineClosedError, EngineError, PipelineError
 from mpengine.metrics import Snapshot
-from mpengine.pipeline import Pipeline, Stage
-from mpengine.pipeline import stage as make_stage
+from mpengine.pipeline import Pipeline
 from mpengine.plan import make_plan
 from mpengine.policies import ErrorPolicy
 from mpengine.results import Err, Ok, Report
+from mpengine.stages import Stage
+from mpengine.stages import stage as make_stage
 
 if TYPE_CHECKING:
     from types import TracebackType

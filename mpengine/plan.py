@@ -16,7 +16,7 @@ from mpengine.policies import ErrorPolicy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mpengine.pipeline import Stage
+    from mpengine.stages import Stage
 
 
 @dataclass(frozen=True, slots=True)

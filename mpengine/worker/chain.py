@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from mpengine.errors import StageError
 from mpengine.ipc.codec import dump_error
-from mpengine.pipeline import KillSwitch, WorkerState
 from mpengine.results import bounded_repr, bounded_text, stand_in
+from mpengine.stages import KillSwitch, WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from mpengine.pipeline import Stage
+    from mpengine.stages import Stage
 
 
 def summarize(error: BaseException) -> str:

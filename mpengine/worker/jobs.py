@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mpengine.ipc.codec import Broken, Salvaged
-from mpengine.pipeline import SKIP, KillSwitch
+from mpengine.stages import SKIP, KillSwitch
 from mpengine.worker.chain import UNREADABLE, Fields, Killed, attempt, failure_of
 
 if TYPE_CHECKING:
