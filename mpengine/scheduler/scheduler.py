@@ -87,6 +87,7 @@ class Scheduler:
         self.requested = 0
         self.source_ended = False
         self.started_at = 0.0
+        self._source_failure: events.SourceFailed | None = None
         self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers)
         self._failed_starts = 0
         self._out: list[Command] = []
@@ -161,8 +162,10 @@ class Scheduler:
         self.requested = 0
 
     def _on_source_failed(self, event: events.SourceFailed) -> None:
+        """What came before the failure is still run and delivered, as a plain loop over the source would have done."""
         self.source_ended = True
-        self._cancel(f"the source failed: {event.summary}", event.error)
+        self.requested = 0
+        self._source_failure = event
 
     def _on_cancel_requested(self, event: events.CancelRequested) -> None:
         self._cancel(event.reason, event.error)
@@ -183,7 +186,11 @@ class Scheduler:
         self._out.extend(self._dispatcher.commands(source_ended=self.source_ended))
         if not self.source_ended:
             self._pull()
-        elif not self.stock.batches:
+        elif self.stock.batches:
+            return
+        elif self._source_failure is not None:
+            self._cancel(f"the source failed: {self._source_failure.summary}", self._source_failure.error)
+        else:
             self.state = follow(RUN, self.state, RunMove.SETTLE, "all settled")
             self._out.append(commands.FinishRun())
 
