@@ -222,7 +222,7 @@ def _stream(
             _Signals(engine, source) as signals,
             engine.iter(stages, source) as stream,
         ):
-            signals.stop_if_received()
+            signals.run_has_started(in_this_thread=options.backend == "inline")
             for value in stream:
                 signals.may_raise = True
                 try:
@@ -248,8 +248,9 @@ def _stream(
 class _Signals:
     """While entered, SIGINT and SIGTERM end the source and cancel the run, which is then cleaned up after as always.
 
-    Nothing is raised into the middle of the engine's work, but for a second SIGINT, which makes it hurry.  Where SIGINT
-    was ignored it still is.
+    SIGINT raises ``KeyboardInterrupt`` too while the engine waits for workers: it is prepared for that, and hurries
+    when there is a second one.  While it starts a run, or works in this thread, the first one is not raised into it.
+    Where SIGINT was ignored it still is.
 
     Attributes:
         received: the first signal that came; None before.
@@ -260,6 +261,7 @@ class _Signals:
     def __init__(self, engine: Engine, source: LineSource | None) -> None:
         self._engine = engine
         self._source = source
+        self._may_interrupt = False
         self._before: dict[int, Any] = {}
         self.received: int | None = None
         self.may_raise = False
@@ -274,20 +276,24 @@ class _Signals:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
-    def stop_if_received(self) -> None:
-        """Cancel the run if a signal came before there was one to cancel."""
+    def run_has_started(self, *, in_this_thread: bool) -> None:
+        """Cancel the run if a signal came before there was one to cancel; know from now on what SIGINT may do."""
+        self._may_interrupt = not in_this_thread
         if self.received is not None:
-            self._engine.cancel(signal.Signals(self.received).name)
+            self._cancel(self.received)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self.received is not None and signum == signal.SIGINT:
-            signal.default_int_handler(signum, frame)
-        self.received = self.received or signum
-        self.stop_if_received()
-        if self._source is not None:
-            self._source.close()
+        is_first, self.received = self.received is None, self.received or signum
+        self._cancel(signum)
         if self.may_raise:
             raise StoppedError(signum)
+        if signum == signal.SIGINT and (self._may_interrupt or not is_first):
+            signal.default_int_handler(signum, frame)
+
+    def _cancel(self, signum: int) -> None:
+        self._engine.cancel(signal.Signals(signum).name)
+        if self._source is not None:
+            self._source.close()
 
 
 def _open_source(path: Path) -> LineSource:

@@ -6,7 +6,6 @@ backend there is one thread only, and the loop takes its steps when the consumer
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 from mpengine.backends.base import Backend, BackendOptions
 from mpengine.backends.cores import available_cores
 from mpengine.coordinator.run import ResultStream, Run, RunOptions
-from mpengine.coordinator.signals import graceful_signals
 from mpengine.errors import EngineClosedError, EngineError, PipelineError
 from mpengine.metrics import Snapshot
 from mpengine.pipeline import Pipeline
@@ -135,14 +133,14 @@ class Engine:
         pipeline = _as_pipeline(stages, source)
         if pipeline.cancelled is not None:
             return Err(pipeline.cancelled, None, Report(ok=False))
-        run = self._start(pipeline)
+        run = self._make_run(pipeline)
         values: list[Any] = []
-        watch = contextlib.nullcontext() if run.in_caller else graceful_signals(run.cancel, run.hurry)
-        with watch:
+        with run.watch_signals():
+            self._start(run, pipeline)
             try:
                 while (batch := run.next_batch(unpack=collect)) is not None:
                     values += batch
-            except BaseException as error:  # noqa: BLE001 - Ctrl-C where no handler of ours stands; becomes the result
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C in user code of this thread; becomes the result
                 run.cancel(type(error).__name__, error)
             return run.conclude().with_values(values)
 
@@ -163,7 +161,10 @@ class Engine:
         pipeline = _as_pipeline(stages, source)
         if pipeline.cancelled is not None:
             raise EngineError(pipeline.cancelled)
-        return ResultStream(self._start(pipeline))
+        run = self._make_run(pipeline)
+        with run.watch_signals():
+            self._start(run, pipeline)
+        return ResultStream(run)
 
     def map(self, fn: Callable[..., Any] | Stage, iterable: Iterable[Any], **stage_options: Any) -> ResultStream:
         """Return ``fn`` of each item as results come: a pipeline of one stage.
@@ -177,16 +178,11 @@ class Engine:
             return self.iter(Pipeline(iterable).stage(fn, **stage_options))
         return self.iter([make_stage(fn, **stage_options)], iterable)
 
-    def _start(self, pipeline: Pipeline) -> Run:
+    def _make_run(self, pipeline: Pipeline) -> Run:
         plan = make_plan(pipeline.stages, default_buffer=self._buffer, default_policy=self._policy)
         with self._starting:
-            if self._is_closed:
-                msg = "the engine is closed"
-                raise EngineClosedError(msg)
-            if self._run is not None:
-                msg = "this engine runs a pipeline already; it runs one at a time"
-                raise EngineError(msg)
-            backend = self._backend or self._make_backend()
+            self._check_free()
+            self._backend = self._backend or self._make_backend()
             options = RunOptions(
                 workers=self.workers,
                 ordered=self._ordered,
@@ -196,8 +192,12 @@ class Engine:
                 grace_s=self._grace_s,
                 keep=self._is_warm,
             )
-            run = Run(plan, pipeline.source, backend, options, lambda run: self._end(run, pipeline))
-            self._run, self._backend = run, backend
+            return Run(plan, pipeline.source, self._backend, options, lambda run: self._end(run, pipeline))
+
+    def _start(self, run: Run, pipeline: Pipeline) -> None:
+        with self._starting:
+            self._check_free()
+            self._run = run
         pipeline.attach(self)
         try:
             run.start()
@@ -206,7 +206,14 @@ class Engine:
             raise
         if pipeline.cancelled is not None:
             run.cancel(pipeline.cancelled)
-        return run
+
+    def _check_free(self) -> None:
+        if self._is_closed:
+            msg = "the engine is closed"
+            raise EngineClosedError(msg)
+        if self._run is not None:
+            msg = "this engine runs a pipeline already; it runs one at a time"
+            raise EngineError(msg)
 
     def _make_backend(self) -> Backend:
         if self._backend_name == "inline":
@@ -234,17 +241,20 @@ class Engine:
 
     # ------------------------------------------------------------------ from anywhere
 
-    def cancel(self, reason: str = "cancelled") -> None:
+    def cancel(self, reason: str = "cancelled", *, at_once: bool = False) -> None:
         """End the run that goes on; nothing happens when there is none.
 
         From any thread, from a signal handler, at any moment, any number of times; the first reason wins.
 
         Args:
             reason: becomes the result's reason.
+            at_once: do not give workers their ``grace_s``.
         """
         run = self._run
         if run is not None:
             run.cancel(reason)
+            if at_once:
+                run.hurry()
 
     def snapshot(self) -> Snapshot:
         """Return the figures of the run that goes on, or of the last one; from any thread."""

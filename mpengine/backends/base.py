@@ -46,6 +46,9 @@ class Backend(Protocol):
     in_caller: bool
     """Whether stage functions run in the thread that calls ``wait``, which is then the consumer's own."""
 
+    runs_user_code: bool
+    """Whether a stage function runs in the caller's thread at this moment."""
+
     def begin(self, plan: Plan) -> None:
         """Get ready for a run.
 

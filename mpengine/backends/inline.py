@@ -61,6 +61,7 @@ class InlineBackend:
     def __init__(self, options: BackendOptions) -> None:
         """Start without a run."""
         self._options = options
+        self.runs_user_code = False
         self._plan: Plan | None = None
         self._flag = _Flag()
         self._happened: deque[events.Event] = deque()
@@ -111,9 +112,11 @@ class InlineBackend:
         worker_id, batch_id, out_size, budget = self._to_do.popleft()
         job = self._jobs[batch_id][1]
         bind_flag(self._flag)
+        self.runs_user_code = True
         try:
             report = job.advance(budget)
         finally:
+            self.runs_user_code = False
             bind_flag(None)
         if report.abandoned:
             return

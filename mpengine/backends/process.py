@@ -43,6 +43,7 @@ class ProcessBackend:
     """
 
     in_caller = False
+    runs_user_code = False
 
     def __init__(self, options: BackendOptions) -> None:
         """Start nothing yet."""

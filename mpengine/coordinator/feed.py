@@ -53,6 +53,9 @@ def failed(error: BaseException) -> events.SourceFailed:
 class Feed(Protocol):
     """Pulls a source."""
 
+    runs_user_code: bool
+    """Whether the source's code runs in the caller's thread at this moment."""
+
     def pull(self, count: int, batch_size: int) -> None:
         """Pull ``count`` more items, and pack them ``batch_size`` to a batch."""
 
@@ -79,6 +82,7 @@ class InlineFeed:
         self._post = post
         self._iterator: Iterator[Any] | None = None
         self._has_ended = False
+        self.runs_user_code = False
 
     def pull(self, count: int, batch_size: int) -> None:
         """See ``Feed``."""
@@ -86,6 +90,7 @@ class InlineFeed:
             return
         items: list[Any] = []
         problem: BaseException | None = None
+        self.runs_user_code = True
         try:
             if self._iterator is None:
                 self._iterator = open_source(self._source)
@@ -99,6 +104,8 @@ class InlineFeed:
         except Exception as error:  # noqa: BLE001 - the source's error ends the run, by event
             self._has_ended = True
             problem = error
+        finally:
+            self.runs_user_code = False
         if items:
             self._post(pack(self._codec, items))
         if problem is not None:
@@ -125,6 +132,8 @@ class ThreadedFeed:
         codec: packs.
         post: gets the events, from other threads.
     """
+
+    runs_user_code = False
 
     def __init__(self, source: object, codec: Codec, post: Callable[[events.Event], None]) -> None:
         """Start nothing yet: the threads begin when something is first asked for, once workers have been forked."""

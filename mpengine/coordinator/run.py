@@ -19,6 +19,7 @@ from mpengine.coordinator.feed import Feed, InlineFeed, ThreadedFeed
 from mpengine.coordinator.loop import Coordinator
 from mpengine.coordinator.opening import length_of
 from mpengine.coordinator.outlet import Delivery, End
+from mpengine.coordinator.signals import graceful_signals
 from mpengine.coordinator.snapshots import take_snapshot
 from mpengine.ipc.codec import Broken, Salvaged
 from mpengine.results import Err, Ok, Report
@@ -27,6 +28,8 @@ from mpengine.scheduler.scheduler import Scheduler, Settings
 from mpengine.worker.chain import UNREADABLE, format_traceback, summarize
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from mpengine.backends.base import Backend
     from mpengine.metrics import Snapshot
     from mpengine.plan import Plan
@@ -86,8 +89,8 @@ class Run:
         )
         self._scheduler = Scheduler(plan, settings)
         self._coordinator = Coordinator(plan, self._scheduler, backend)
-        kind: Callable[..., Feed] = InlineFeed if backend.in_caller else ThreadedFeed
-        self._feed = kind(source, backend.codec, self._coordinator.post)
+        make_feed = InlineFeed if backend.in_caller else ThreadedFeed
+        self._feed: Feed = make_feed(source, backend.codec, self._coordinator.post)
         self._thread = threading.Thread(target=self._body, name="mpengine-coordinator", daemon=True)
         self._began_at = time.monotonic()
         self._in_hand: Delivery | None = None
@@ -102,6 +105,13 @@ class Run:
         """Whether stage functions run in the consumer's own thread."""
         return self._backend.in_caller
 
+    def watch_signals(self) -> AbstractContextManager[None]:
+        """Return a context in which Ctrl-C and SIGTERM cancel the run in order, and once more at once."""
+        return graceful_signals(self.cancel, self.hurry, self._runs_user_code)
+
+    def _runs_user_code(self) -> bool:
+        return self._backend.runs_user_code or self._feed.runs_user_code
+
     def start(self) -> None:
         """Begin.
 
@@ -109,13 +119,13 @@ class Run:
             PipelineError: the stages will not travel.
         """
         self._backend.begin(self._plan)
-        _live.add(self)
         try:
             self._coordinator.start(self._feed)
         except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off
             self._coordinator.give_up(error)
         if not self._backend.in_caller:
             self._thread.start()
+        _live.add(self)
 
     def _body(self) -> None:
         self._coordinator.run(keep=self._options.keep, grace_s=self._options.grace_s)
@@ -200,7 +210,7 @@ class Run:
             # The collector cleans up somebody's abandoned iterator on our own thread, which cannot wait for itself.
             self._is_abandoned = True
             return Err("abandoned", None, Report(ok=False))
-        with self._concluding:
+        with graceful_signals(lambda *_: self.hurry(), self.hurry), self._concluding:
             if self.result is None:
                 self._await_end()
                 self._refuse(self._in_hand)
@@ -219,11 +229,7 @@ class Run:
                 self._coordinator.step()
             self._see_off_inline()
         elif threading.current_thread() is not self._thread:
-            try:
-                self._thread.join()
-            except KeyboardInterrupt:  # a second Ctrl-C: at once
-                self.hurry()
-                self._thread.join()
+            self._thread.join()
 
     def _refuse(self, delivery: Delivery | None) -> None:
         if delivery is not None:
@@ -260,7 +266,11 @@ class _Batches(Iterator[list[Any]]):
         if self._run.result is not None:
             raise StopIteration
         try:
-            batch = self._run.next_batch()
+            if self._run.in_caller:
+                with self._run.watch_signals():
+                    batch = self._run.next_batch()
+            else:
+                batch = self._run.next_batch()
         except BaseException as error:  # Ctrl-C, most likely: in order now, and at once if it comes again
             self._run.cancel(type(error).__name__, error)
             self._run.conclude()

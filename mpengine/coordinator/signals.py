@@ -14,14 +14,21 @@ SIGTERM_STATUS = 128 + signal.SIGTERM
 
 
 @contextlib.contextmanager
-def graceful_signals(cancel: Callable[[str, BaseException], None], hurry: Callable[[], None]) -> Iterator[None]:
+def graceful_signals(
+    cancel: Callable[[str, BaseException], None],
+    hurry: Callable[[], None],
+    runs_user_code: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
     """Have signals cancel a run, as long as the context lasts.
 
     Only in the main thread, and only where the program has left a signal at its default: handlers of its own stay.
+    Our own code is never interrupted half-way: what it keeps in step would get out of step.
 
     Args:
         cancel: called with the signal's name and the exception that stands for it, in the signal handler.
         hurry: called for every further signal.
+        runs_user_code: whether this thread is in a stage function or the source at this moment; they are interrupted by
+            the exception itself, as they would be without an engine.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -35,6 +42,8 @@ def graceful_signals(cancel: Callable[[str, BaseException], None], hurry: Callab
         seen.append(signum)
         error: BaseException = KeyboardInterrupt() if signum == signal.SIGINT else SystemExit(SIGTERM_STATUS)
         cancel(signal.Signals(signum).name, error)
+        if runs_user_code():
+            raise error
 
     before: dict[int, Any] = {}
     try:

@@ -1,0 +1,315 @@
+"""What must be true of a scheduler: after each event (``check_invariants``), and at a run's end (``check_end``).
+
+Every figure that the scheduler keeps step by step is counted afresh here, from the batches alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from mpengine.policies import ErrorPolicy
+from mpengine.scheduler import commands, events
+from mpengine.scheduler.batches import BatchState
+from mpengine.scheduler.crew import CREDIT
+from mpengine.scheduler.lifecycles import RunState
+
+# ---------------------------------------------------------------------- after each event
+
+
+class Watch:
+    """Checks a world after each event; it remembers how full the backlogs were when a worker last died."""
+
+    def __init__(self, world):
+        self.world = world
+        self.ceilings = [chain.buffer for chain in world.plan.chains]
+
+    def check(self, *, died=False):
+        scheduler = self.world.scheduler
+        assert scheduler.version % 2 == 0
+        check_places(self.world)
+        check_figures(scheduler)
+        if scheduler.state is RunState.RUNNING:
+            check_workers(self.world)
+            self._check_bounds(died=died)
+        check_order(self.world)
+
+    def _check_bounds(self, *, died):
+        world, backlog = self.world, self.world.scheduler.backlog
+        bypass = 1 if world.shape.ordered else 0  # B3
+        for chain in world.plan.chains:
+            number = chain.index
+            level = backlog.waiting[number] + (backlog.promised[number - 1] if number else world.scheduler.requested)
+            if died:  # what the worker held waits again
+                self.ceilings[number] = max(self.ceilings[number], level)
+            elif level <= chain.buffer:
+                self.ceilings[number] = chain.buffer
+            assert level <= self.ceilings[number] + (bypass if number else 0), f"B1: {level} before chain {number}"
+            limit = backlog.limits[number]
+            if limit is not None and any(self._asks_for_results(command, number) for command in world.commands):
+                behind = sum(backlog.alive[number + 1 :]) + backlog.promised[number]
+                assert behind <= limit + bypass, f"B2: {behind} behind chain {number}"
+        stock = world.scheduler.stock
+        assert stock.open_items + world.scheduler.requested <= world.scheduler.window, "S2: the source leads too far"
+
+    def _asks_for_results(self, command, chain):
+        if not isinstance(command, commands.Dispatch | commands.Resume) or command.budget == 1:
+            return False
+        return self.world.scheduler.stock.batches[command.batch_id].chain == chain
+
+
+def check_places(world):
+    """K4: each batch that is not settled is in one place, the one its state tells of."""
+    scheduler = world.scheduler
+    stock = scheduler.stock
+    queued = {number: batch for queue in stock.backlog._queues for number, batch in queue.items()}
+    assert len(queued) == sum(map(len, stock.backlog._queues)) == len(stock.backlog)
+    is_running = scheduler.state is RunState.RUNNING
+    held = {number: batch for worker in scheduler.crew for number, batch in worker.held.items()} if is_running else {}
+    outside = {batch_id for batch_id, *_ in world.outlet}
+    for number, batch in stock.batches.items():
+        assert batch.batch_id == number
+        places = Counter(queued=number in queued, held=number in held, outside=number in outside)
+        wanted = {
+            BatchState.QUEUED: "queued",
+            BatchState.IN_FLIGHT: "held",
+            BatchState.SUSPENDED: "held",
+            BatchState.READY: None,
+            BatchState.TAKEN: "outside",
+        }[batch.state]
+        assert [place for place, there in places.items() if there] == ([wanted] if wanted else []), batch
+        assert (batch.chain == len(world.plan.chains)) == (batch.state in (BatchState.READY, BatchState.TAKEN))
+        assert queued.get(number, batch) is batch is held.get(number, batch)
+    assert queued.keys() | held.keys() | outside <= stock.batches.keys()
+
+
+def check_figures(scheduler):
+    """Every figure kept step by step is what counting afresh gives."""
+    stock, backlog = scheduler.stock, scheduler.backlog
+    chains = scheduler.plan.chains
+    batches = stock.batches.values()
+
+    def count(*states, chain, what=lambda batch: batch.count):
+        return sum(what(batch) for batch in batches if batch.state in states and batch.chain == chain)
+
+    for chain in chains:
+        number = chain.index
+        assert backlog.waiting[number] == count(BatchState.QUEUED, chain=number)
+        assert backlog.running[number] == count(BatchState.IN_FLIGHT, chain=number)
+        promise = (lambda batch: batch.budget) if chain.fans_out else (lambda batch: batch.count)
+        assert backlog.promised[number] == count(BatchState.IN_FLIGHT, chain=number, what=promise)
+    for number in range(len(chains) + 1):
+        assert backlog.alive[number] == count(*BatchState, chain=number)
+    assert stock.held_bytes == sum(batch.size_bytes for batch in batches)
+    assert stock.taken == count(BatchState.TAKEN, chain=len(chains))
+    assert all(batch.count >= 0 and batch.size_bytes >= 0 and batch.budget >= 0 for batch in batches)
+    assert scheduler.requested >= 0
+    live = Counter(batch.family for batch in batches if batch.family is not None)
+    assert all(family.live == number for family, number in live.items())
+
+
+def check_workers(world):
+    """The scheduler's view of each worker is the worker's own."""
+    for worker, fake in zip(world.scheduler.crew, world.workers, strict=True):
+        assert worker.life.value == fake.state
+        assert list(worker.held) == list(fake.jobs)
+        active = [batch for batch in worker.held.values() if batch.state is BatchState.IN_FLIGHT]
+        assert worker.active == len(active) <= CREDIT
+        assert not any(batch.is_alone for batch in active) or len(active) == 1  # P5
+        for number, batch in worker.held.items():
+            job = fake.jobs[number]
+            assert batch.worker_id == worker.worker_id
+            assert (batch.chain, batch.lo, batch.hi) == (job.chain, job.position, job.hi)
+            assert (batch.state is BatchState.SUSPENDED) == job.suspended
+            assert batch.skip == job.emitted
+        for number, cap in enumerate(world.scheduler.crew._caps):
+            assert cap is None or (number in worker.pinned) == (number in fake.has_run)
+
+
+def check_order(world):
+    """The order holds what is under way and nothing else, and its links agree in both directions."""
+    stock = world.scheduler.stock
+    under_way = [batch for batch in stock.batches.values() if batch.state is not BatchState.TAKEN]
+    if not world.shape.ordered:
+        assert not stock.order._ready
+        return
+    listed = list(stock.order)
+    assert len(listed) == len(under_way)
+    assert set(map(id, listed)) == set(map(id, under_way))
+    assert stock.order._tail is (listed[-1] if listed else None)
+    for before, batch in zip([None, *listed], listed, strict=False):
+        assert batch.before is before
+    assert not (world.scheduler.state is RunState.RUNNING and listed and listed[0].state is BatchState.READY)
+
+
+# ---------------------------------------------------------------------- at the end
+
+
+class Sequential:
+    """The run as a plain loop would have done it, but for the items that workers died of."""
+
+    def __init__(self, world):
+        self.world = world
+        self.succeeded = Counter()
+        self.failed = Counter()
+        self.skipped = Counter()
+        self.fates = {"failed": set(), "dropped": set(), "delivered": set()}
+        self.values = [value for index in range(world.next_item) for value in self._source_item((index,))]
+
+    def _fail(self, stage, index):
+        self.failed[stage] += 1
+        dropped = self.world.plan.stages[stage].policy is not ErrorPolicy.RAISE
+        self.fates["dropped" if dropped else "failed"].add(index)
+
+    def _source_item(self, value):
+        if self.world.is_unpackable(value):
+            self._fail(0, value[0])
+            return []
+        return self._through(0, value)
+
+    def _through(self, number, value):
+        world = self.world
+        if number == len(world.plan.chains):
+            return self._consume(value)
+        chain = world.plan.chains[number]
+        passage = world.nature.passage(number, value)
+        stage, end, results = passage.stage, passage.end, passage.results
+        if (number, value) in world.crashed:
+            stage, sent = world.crashed[number, value]
+            end, results = "fail", results[:sent]
+        for place in range(chain.first_stage, chain.first_stage + stage):
+            self.succeeded[place] += 1
+        if end == "done":
+            self.succeeded[chain.first_stage + stage] += 1
+        elif end == "skip":
+            self.skipped[chain.first_stage + stage] += 1
+        elif end == "fail":
+            self._fail(chain.first_stage + stage, value[0])
+        return [found for result in results for found in self._through(number + 1, result)]
+
+    def _consume(self, value):
+        world = self.world
+        last = len(world.plan.stages) - 1
+        if world.is_broken(value):
+            if not world.plan.chains[-1].fans_out:
+                self.succeeded[last] -= 1
+                self._fail(last, value[0])
+            else:
+                self._fail(last, value[0])
+                self.failed[last] -= 1  # the item did well; only something that it gave did not
+            return []
+        self.fates["delivered"].add(value[0])
+        return [value]
+
+
+def check_end(world):
+    """The books balance and tell the truth; the values are those of the plain loop."""
+    world.scheduler.close_books()
+    assert world.scheduler.state is RunState.FINISHED
+    ledger, model = world.scheduler.ledger, Sequential(world)
+    good = [value for value in world.handed if not world.is_broken(value)]
+    assert len(set(good)) == len(good), "delivered twice"
+    if world.cancels:
+        if world.shape.ordered:
+            assert good == model.values[: len(good)]
+        else:
+            assert set(good) <= set(model.values)
+    else:
+        assert world.finished
+        assert good == world.taken
+        assert good == model.values if world.shape.ordered else sorted(good) == sorted(model.values)
+        _check_stages(world, ledger, model)
+    assert ledger.source_items == world.next_item == ledger.settled
+    assert ledger.values == len(world.taken)
+    _check_fates(world, ledger, model)
+    assert not world.scheduler.stock.batches
+    check_figures(world.scheduler)
+    for index, book in enumerate(ledger.stages):
+        crashes = [report for report in world.reports if report.failure.crashed and report.stage == index]
+        assert book.crashed == len(crashes)
+
+
+def _check_stages(world, ledger, model):
+    for number, book in enumerate(ledger.stages):
+        assert book.succeeded == model.succeeded[number], book
+        assert book.failed == model.failed[number], book
+        assert book.skipped == model.skipped[number], book
+        assert book.left == 0
+
+
+def _check_fates(world, ledger, model):
+    """L4: each source item is accounted for once, as what became of it."""
+    reported = {True: set(), False: set()}
+    for report in world.reports:
+        reported[report.policy is ErrorPolicy.RAISE].add(report.index)
+    assert ledger.failed == len(reported[True])
+    if world.cancels:
+        assert ledger.dropped <= len(reported[False] - reported[True])
+        return
+    dropped = model.fates["dropped"]
+    assert reported[False] == dropped
+    assert not reported[True]
+    assert ledger.dropped == len(dropped)
+    assert ledger.delivered == len(model.fates["delivered"] - dropped)
+    assert ledger.cancelled == 0
+
+
+# ---------------------------------------------------------------------- a fair world
+
+
+def run_to_the_end(world, watch, choose=None):
+    """Let everything that can happen happen until the run is over; a run that stands still is a deadlock.
+
+    Args:
+        world: the world.
+        watch: checks it.
+        choose: picks one of the things that can happen; None: all of them in turn.
+    """
+    limit = world.steps + 200 + 40 * world.shape.items * (1 + world.shape.fan) ** 2 * len(world.plan.stages)
+    turn = 0
+    while not (world.cancels or world.finished):
+        possible = possibilities(world)
+        assert possible, f"deadlock: {world.scheduler.backlog.__dict__} {list(world.scheduler.stock.batches.values())}"
+        assert world.steps < limit, "the run does not come to its end"
+        turn += 1
+        happen = possible[turn % len(possible)] if choose is None else choose(possible)
+        deaths = sum(worker.deaths for worker in world.scheduler.crew)
+        happen()
+        watch.check(died=sum(worker.deaths for worker in world.scheduler.crew) > deaths)
+
+
+def possibilities(world):
+    found = []
+    if world.can_pack:
+        found.append(world.pack)
+    if world.can_end:
+        found.append(world.end_source)
+    if world.outlet:
+        found.append(world.take)
+    for number, worker in enumerate(world.workers):
+        if worker.state == "starting":
+            found.append(lambda number=number: world.greet(number))
+        elif worker.queue:
+            found.append(lambda number=number: world.advance(number))
+    return found
+
+
+def see_off(world, watch, *, takes):
+    """What still happens once a run is cancelled: late hellos, reports, deaths; the consumer takes some and leaves."""
+    for number, worker in enumerate(world.workers):
+        if worker.state == "starting":
+            world.greet(number)
+        elif worker.queue and number % 2:
+            world.advance(number, 1)
+        elif worker.state == "ready":
+            world.die(number)
+        watch.check()
+    if world.can_pack:
+        world.pack()
+    while world.outlet:
+        if takes > 0:
+            world.take()
+        else:
+            world.refuse()
+        takes -= 1
+        watch.check()
+    world.tell(events.CancelRequested, "too late")

@@ -1,0 +1,440 @@
+"""A world without processes for the scheduler: a source, workers and a consumer made of plain Python lists.
+
+Values are tuples of numbers, the source's index first.  What a stage does to one is decided by a hash of both
+(``Nature``), so the fake workers and the sequential model (``scheduler_model``) come to the same without sharing
+anything else.  ``World`` carries out the scheduler's commands and refuses those that break a promise.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from dataclasses import dataclass, field
+
+from mpengine.plan import make_plan
+from mpengine.policies import ErrorPolicy
+from mpengine.scheduler import commands, events
+from mpengine.scheduler.crew import CREDIT
+from mpengine.scheduler.events import Progress
+from mpengine.scheduler.lifecycles import RunState
+from mpengine.scheduler.scheduler import Scheduler, Settings
+from mpengine.stages import Stage
+
+
+def one_to_one(item):
+    return item
+
+
+def one_to_many(item):
+    yield item
+
+
+@dataclass(frozen=True)
+class StageShape:
+    fans_out: bool = False
+    workers: int | None = None
+    buffer: int | None = None  # None: fuses onto the stage before, if it may
+    policy: str = "drop"
+
+    def build(self, number):
+        fn = one_to_many if self.fans_out else one_to_one
+        return Stage(fn, name=f"s{number}", workers=self.workers, buffer=self.buffer, on_error=self.policy)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A run to try; rates are per mille."""
+
+    stages: tuple[StageShape, ...]
+    workers: int = 2
+    ordered: bool = True
+    out_buffer: int = 4
+    crash_retries: int = 1
+    max_bytes: int = 1 << 30
+    items: int = 10
+    tells_length: bool = True
+    seed: int = 0
+    fan: int = 3
+    skip: int = 0
+    fail: int = 0
+    deadly: int = 0
+    kill: int = 0
+    broken: int = 0
+    unpackable: int = 0
+    source_fails: bool = False
+
+    def plan(self):
+        stages = [shape.build(number) for number, shape in enumerate(self.stages)]
+        return make_plan(stages, default_buffer=4, default_policy=ErrorPolicy.RAISE)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What a chain makes of a value: ``results``, and how and in which of its stages that ended."""
+
+    results: tuple
+    end: str  # done, skip, fail, deadly or kill
+    stage: int
+
+
+class Nature:
+    """What stages do to values."""
+
+    def __init__(self, shape, plan):
+        self.shape = shape
+        self.plan = plan
+        self._known = {}
+
+    def happens(self, what, stage, value):
+        return self._roll(what, stage, value) % 1000 < getattr(self.shape, what)
+
+    def _roll(self, *what):
+        return zlib.crc32(repr((self.shape.seed, *what)).encode())
+
+    def passage(self, chain, value):
+        if (chain, value) not in self._known:
+            self._known[chain, value] = self._pass(chain, value)
+        return self._known[chain, value]
+
+    def _pass(self, number, value):
+        chain = self.plan.chains[number]
+        last = len(chain.stages) - 1
+        for place in range(len(chain.stages)):
+            stage = chain.first_stage + place
+            end = next((what for what in ("deadly", "kill", "skip", "fail") if self.happens(what, stage, value)), "done")
+            if chain.fans_out and place == last:
+                end = "done" if end == "skip" else end
+                count = self._roll("count", stage, value) % (self.shape.fan + 1)
+                return Passage(tuple((*value, result) for result in range(count)), end, place)
+            if end != "done":
+                return Passage((), end, place)
+            value = (*value, 0)
+        return Passage((value,), "done", last)
+
+
+@dataclass
+class FakeJob:
+    chain: int
+    items: list
+    position: int
+    hi: int
+    emitted: int
+    careful: bool
+    out_size: int
+    budget: int
+    suspended: bool = False
+
+
+@dataclass
+class FakeWorker:
+    state: str = "absent"
+    jobs: dict[int, FakeJob] = field(default_factory=dict)
+    queue: deque = field(default_factory=deque)  # of those jobs that are not suspended
+    has_run: set = field(default_factory=set)  # chains
+
+
+class World:
+    """Carries out commands, and makes up events.
+
+    Attributes:
+        handed: values handed to the consumer, in order.
+        deaths: times a worker died of a value, by chain and value.
+        crashed: the stage that was blamed and the results sent before, by chain and value that was given up.
+    """
+
+    def __init__(self, shape):
+        self.shape = shape
+        self.plan = shape.plan()
+        self.nature = Nature(shape, self.plan)
+        length = shape.items if shape.tells_length else None
+        self.scheduler = Scheduler(
+            self.plan,
+            Settings(
+                shape.workers, shape.ordered, shape.out_buffer, shape.crash_retries, shape.max_bytes, length
+            ),
+        )  # fmt: skip
+        self.workers = [FakeWorker() for _ in range(shape.workers)]
+        self.caps = [chain.workers for chain in self.plan.chains]
+        self.next_item = 0
+        self.allowance = 0
+        self.batch_size = 1
+        self.has_ended = False
+        self.outlet = deque()
+        self.handed = []
+        self.taken = []
+        self.refused = 0
+        self.sent = {}
+        self.deaths = {}
+        self.crashed = {}
+        self.reports = []
+        self.cancels = []
+        self.finished = False
+        self.commands = []
+        self.now = 0.0
+        self.steps = 0
+
+    # ------------------------------------------------------------------ events in, commands out
+
+    def tell(self, make, *args, **more):
+        self.now += 0.01
+        self.steps += 1
+        event = make(self.now, *args, **more)
+        self.commands = self.scheduler.handle(event)
+        for command in self.commands:
+            self._carry_out(command)
+        return event
+
+    def _carry_out(self, command):
+        is_over = self.cancels or self.finished
+        match command:
+            case commands.ReportFailure():
+                self._note_failure(command)
+            case _ if is_over:
+                raise AssertionError(f"S3: {command} after the end")
+            case commands.Dispatch():
+                self._dispatch(command)
+            case commands.Resume(worker_id, batch_id, budget):
+                worker = self.workers[worker_id]
+                assert worker.state == "ready"
+                job = worker.jobs[batch_id]
+                assert job.suspended
+                assert budget >= 1
+                job.suspended, job.budget = False, budget
+                self._queue(worker, batch_id)
+            case commands.Deliver(batch_id, payload, lo, hi, origin):
+                assert [origin[place] for place in range(lo, hi)] == [value[0] for value in payload[lo:hi]]
+                self.handed += payload[lo:hi]
+                self.outlet.append((batch_id, payload, lo, hi))
+            case commands.PullSource(count, batch_size):
+                assert not self.has_ended
+                assert 1 <= batch_size <= count
+                self.allowance += count
+                self.batch_size = batch_size
+            case commands.StartWorker(worker_id):
+                assert self.workers[worker_id].state == "absent"
+                self.workers[worker_id] = FakeWorker("starting")
+            case commands.CancelRun():
+                self.cancels.append(command)
+            case commands.FinishRun():
+                self.finished = True
+
+    def _dispatch(self, command):
+        worker = self.workers[command.worker_id]
+        assert worker.state == "ready", "a command to a dead worker"
+        assert command.batch_id not in worker.jobs
+        assert 0 <= command.lo < command.hi <= len(command.payload)
+        assert command.out_size >= 1
+        assert command.budget >= 1
+        first = (command.chain, command.payload[command.lo])
+        assert command.skip == self.sent.get(first, 0), "K6: what was sent must be skipped, and nothing else"
+        worker.jobs[command.batch_id] = FakeJob(
+            command.chain, command.payload, command.lo, command.hi, command.skip, command.careful, command.out_size,
+            command.budget,
+        )  # fmt: skip
+        self._queue(worker, command.batch_id)
+        worker.has_run.add(command.chain)
+        cap = self.caps[command.chain]
+        assert cap is None or sum(command.chain in other.has_run for other in self.workers) <= cap
+
+    def _queue(self, worker, batch_id):
+        worker.queue.append(batch_id)
+        assert len(worker.queue) <= CREDIT
+        lone = [number for number in worker.queue if self._is_lone(worker.jobs[number])]
+        assert not lone or len(worker.queue) == 1, "P5: an item that killed a worker runs beside another"
+
+    def _is_lone(self, job):
+        return job.hi - job.position == 1 and self.deaths.get((job.chain, job.items[job.position]), 0) > 0
+
+    def _note_failure(self, command):
+        self.reports.append(command)
+        stage = self.plan.stages[command.stage]
+        assert command.policy is stage.policy
+        if command.failure.error is not None:
+            assert command.failure.error[0] == command.index
+
+    # ------------------------------------------------------------------ the source
+
+    @property
+    def can_pack(self):
+        return self.allowance > 0 and self.next_item < self.shape.items and not self.has_ended
+
+    @property
+    def can_end(self):
+        return self.allowance > 0 and self.next_item == self.shape.items and not self.has_ended
+
+    def pack(self, at_most=1000):
+        count = min(self.allowance, self.batch_size, self.shape.items - self.next_item, at_most)
+        pulled = [(self.next_item + place,) for place in range(count)]
+        self.next_item += count
+        self.allowance -= count
+        bad = {place for place, value in enumerate(pulled) if self.is_unpackable(value)}
+        good = [value for place, value in enumerate(pulled) if place not in bad]
+        failures = tuple(events.Failure(place, 0, "will not pack", pulled[place]) for place in sorted(bad))
+        self.tell(events.SourcePacked, good, count, 100 * len(good), failures)
+
+    def is_unpackable(self, value):
+        return self.nature.happens("unpackable", "source", value)
+
+    def end_source(self):
+        self.has_ended = True
+        self.allowance = 0
+        if self.shape.source_fails:
+            self.tell(events.SourceFailed, ("source",), "broke")
+        else:
+            self.tell(events.SourceEnded)
+
+    # ------------------------------------------------------------------ workers
+
+    def greet(self, number):
+        self.workers[number].state = "ready"
+        self.tell(events.WorkerReady, number)
+
+    def advance(self, number, units=1000, *, suspend=False):
+        """Let a worker go on with its oldest job; it dies where that is deadly."""
+        worker = self.workers[number]
+        batch_id = worker.queue[0]
+        job = worker.jobs[batch_id]
+        work = Work(self, job)
+        work.go_on(units)
+        if work.is_doomed and work.is_empty:
+            self.die(number, names_item=True, at=(batch_id, job.position))
+            return
+        fans_out = self.plan.chains[job.chain].fans_out
+        if job.position == job.hi:
+            progress = Progress.DONE
+            del worker.jobs[batch_id]
+        elif fans_out and work.kill is None and (job.budget == 0 or suspend):
+            progress = Progress.SUSPENDED
+            job.suspended = True
+        else:
+            progress = Progress.MORE
+        if progress is not Progress.MORE or work.kill is not None:
+            worker.queue.popleft()
+        if fans_out and job.position < job.hi:
+            self.sent[job.chain, job.items[job.position]] = job.emitted
+        self.tell(
+            events.BatchReturned, number, batch_id, progress, work.consumed, job.emitted, work.chunks(),
+            tuple(work.failures), tuple(work.tallies), work.kill,
+        )  # fmt: skip
+
+    def die(self, number, *, names_item=True, at=None, ahead=0):
+        """A worker dies: of nothing, or at an item, ``ahead`` items further than it has reported."""
+        worker = self.workers[number]
+        batch_id = position = None
+        stage = 0
+        if at is not None:
+            batch_id, position = at
+            job = worker.jobs[batch_id]
+            position = min(position + ahead, job.hi - 1)
+            chain = self.plan.chains[job.chain]
+            passage = self.nature.passage(job.chain, job.items[position])
+            if not (names_item or job.careful or chain.fans_out):
+                position = None
+            stage = passage.stage if position is not None else 0
+        self._expect_blame(worker, batch_id, position, stage)
+        self.workers[number] = FakeWorker()
+        crashes = sum(report.failure.crashed for report in self.reports)
+        self.tell(events.WorkerDied, number, "SIGKILL", batch_id, position, stage)
+        new = [report for report in self.reports if report.failure.crashed][crashes:]
+        assert [(report.index, report.stage) for report in new] == self._expected_crash
+        self._expected_crash = []
+
+    def _expect_blame(self, worker, batch_id, position, stage):
+        """Note what K5 asks for."""
+        self._expected_crash = []
+        if batch_id is None or self.scheduler.state is not RunState.RUNNING:
+            return
+        job = worker.jobs[batch_id]
+        if position is None and not job.careful:
+            return
+        value = job.items[job.position if position is None else position]
+        key = job.chain, value
+        self.deaths[key] = self.deaths.get(key, 0) + 1
+        if self.deaths[key] > self.shape.crash_retries:
+            self.crashed[key] = stage, self.sent.get(key, 0)
+            self._expected_crash = [(value[0], self.plan.chains[job.chain].first_stage + stage)]
+
+    # ------------------------------------------------------------------ the consumer
+
+    def take(self):
+        batch_id, payload, lo, hi = self.outlet.popleft()
+        broken = [place for place in range(lo, hi) if self.is_broken(payload[place])]
+        self.taken += [payload[place] for place in range(lo, hi) if place not in broken]
+        failures = tuple(events.Failure(place, 0, "will not unpack", payload[place]) for place in broken)
+        self.tell(events.DeliveryTaken, batch_id, failures)
+
+    def is_broken(self, value):
+        return self.nature.happens("broken", "consumer", value)
+
+    def refuse(self):
+        batch_id, _, lo, hi = self.outlet.popleft()
+        self.refused += hi - lo
+        self.tell(events.DeliveryRefused, batch_id)
+
+
+class Work:
+    """What a fake worker does to a job for one report."""
+
+    def __init__(self, world, job):
+        self._world = world
+        self._job = job
+        self._chain = world.plan.chains[job.chain]
+        self._results = []
+        self._positions = []
+        self._figures = [{"succeeded": 0, "failed": 0, "skipped": 0} for _ in self._chain.stages]
+        self.failures = []
+        self.consumed = 0
+        self.kill = None
+        self.is_doomed = False
+
+    @property
+    def is_empty(self):
+        return not self.consumed and not self._results and self.kill is None
+
+    @property
+    def tallies(self):
+        return [events.Tally(**figures, busy_s=0.004 * self.consumed) for figures in self._figures]
+
+    def go_on(self, units):
+        job, nature = self._job, self._world.nature
+        while units > 0 and job.position < job.hi and not (self._chain.fans_out and job.budget == 0):
+            passage = nature.passage(job.chain, job.items[job.position])
+            units -= 1
+            if job.emitted < len(passage.results) and (self._chain.fans_out or passage.end == "done"):
+                self._results.append(passage.results[job.emitted])
+                self._positions.append(job.position)
+                job.emitted += 1
+                job.budget -= 1
+                if self._chain.fans_out:
+                    continue
+            if passage.end == "deadly":
+                self.is_doomed = True
+                return
+            if passage.end == "kill":
+                self.kill = "the switch"
+                return
+            self._consume(passage)
+
+    def _consume(self, passage):
+        job = self._job
+        for figures in self._figures[: passage.stage]:
+            figures["succeeded"] += 1
+        kind = {"done": "succeeded", "fail": "failed", "skip": "skipped"}[passage.end]
+        self._figures[passage.stage][kind] += 1
+        if passage.end == "fail":
+            failure = events.Failure(job.position, passage.stage, "failed", job.items[job.position])
+            self.failures.append(failure)
+        self.consumed += 1
+        job.position += 1
+        job.emitted = 0
+
+    def chunks(self):
+        size = self._job.out_size
+        return tuple(
+            self._chunk(self._results[start : start + size], self._positions[start : start + size])
+            for start in range(0, len(self._results), size)
+        )
+
+    def _chunk(self, results, positions):
+        is_run = not self._chain.fans_out and positions[-1] - positions[0] == len(positions) - 1
+        return events.Chunk(results, len(results), positions[0], None if is_run else positions, 100 * len(results))
