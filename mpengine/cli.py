@@ -110,7 +110,7 @@ _OPTIONS = (
     ),
     click.option(
         "--on-error",
-        type=click.Choice(["raise", "drop", "emit"], case_sensitive=False),
+        type=click.Choice(["raise", "drop"], case_sensitive=False),
         default="raise",
         show_default=True,
         help="What a failed item means to a stage that does not say so itself.",

@@ -42,7 +42,7 @@ class Engine:
         workers: how many worker processes; None: the cores this process may use (affinity and cgroup quota).
         start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``.
         ordered: whether results come in input order.
-        buffer: items that may wait before a stage that names no ``buffer`` of its own; 4,096 by default.
+        buffer: items that may wait before a stage that names no ``buffer`` of its own; 16,384 by default.
         on_error: the ``ErrorPolicy`` of stages that name none.
         grace_s: seconds that workers get to leave before they are terminated.
         crash_retries: how many further deaths an item may cause before it fails.
@@ -278,6 +278,11 @@ class Engine:
         if backend is not None:
             backend.close()
 
+    def __repr__(self) -> str:
+        """Return what tells engines apart."""
+        state = "closed" if self._is_closed else "idle" if self._run is None else "running"
+        return f"<Engine {self._backend_name}, {self.workers} workers, {state}>"
+
     def __enter__(self) -> Self:
         """Keep workers warm from now on.
 
@@ -309,6 +314,9 @@ def _as_pipeline(stages: Stages, source: object) -> Pipeline:
             msg = "an empty list is no pipeline: it has no source"
             raise PipelineError(msg)
         source = members.pop(0)
+        if isinstance(source, Stage):
+            msg = f"the list begins with the stage {source.name!r}; without source= it has to begin with its source"
+            raise PipelineError(msg)
     return Pipeline(source, members)  # type: ignore[arg-type]
 
 

@@ -123,6 +123,7 @@ def _check(stage: Stage, default_policy: ErrorPolicy) -> None:
         for name, wanted in (
             (f"kind={stage.kind!r}", stage.kind != "process"),
             ("an async def function", stage.is_async),
+            ("concurrency=", stage.concurrency != 1),
             ("timeout=", stage.timeout is not None),
             ("batch=", stage.batch is not None),
             ("idempotent=False", not stage.idempotent),

@@ -69,7 +69,8 @@ class ItemError:
     def __str__(self) -> str:
         """Return one line that names stage, item and error."""
         text = " ".join(bounded_text(self.error).split())
-        return f"{self.stage}: item {self.index} ({self.item}): {type(self.error).__name__}: {text}"
+        item = f" ({self.item})" if self.item else ""
+        return f"{self.stage}: item {self.index}{item}: {type(self.error).__name__}: {text}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle, with a stand-in where the exception itself does not survive the trip."""

@@ -72,7 +72,7 @@ class WorkerState:
         self.values.update(values)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stage:
     """One step of a pipeline: a function, and how it is to be run.
 
@@ -169,8 +169,11 @@ class Stage:
 
     @property
     def is_class(self) -> bool:
-        """Whether the function is a class that each worker builds once."""
-        return inspect.isclass(self.fn)
+        """Whether the function is a class that each worker builds once, since its instances are what is called.
+
+        A class whose instances cannot be called, such as ``int``, is a function like any other: it makes its results.
+        """
+        return inspect.isclass(self.fn) and any("__call__" in vars(kind) for kind in self.fn.__mro__)
 
     @property
     def is_generator(self) -> bool:
@@ -195,6 +198,13 @@ class Stage:
         if len(args) == 1 and not kwargs and self.takes_state:
             return self.fn(args[0], WorkerState())
         return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        """Return the name and the options that are not at their defaults."""
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.kw_only and f.name != "name"}
+        defaults = {f.name: f.default for f in fields(self)} | {"retries": Retry.parse(0)}
+        told = [f"{name}={value!r}" for name, value in options.items() if value != defaults[name]]
+        return f"Stage({', '.join([self.name, *told])})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by name where the name leads back here, so that the module's globals are not copied along."""

@@ -35,7 +35,7 @@ def pack(codec: Codec, items: list[Any]) -> events.SourcePacked:
     bad: dict[int, BaseException] = {}
     try:
         payload = codec.pack(items)
-    except Exception:  # noqa: BLE001 - told item by item
+    except BaseException:  # noqa: BLE001 - told item by item; a sys.exit() in there must not end the thread in silence
         good, bad = pack_apart(codec, items)
         payload = codec.pack(good)
     failures = tuple(
@@ -86,38 +86,53 @@ class InlineFeed:
 
     def pull(self, count: int, batch_size: int) -> None:
         """See ``Feed``."""
-        if self._has_ended:
-            return
-        items: list[Any] = []
+        while count > 0 and not self._has_ended:
+            items: list[Any] = []
+            problem = self._take(items, min(count, batch_size))
+            count -= batch_size
+            if items:
+                self._post(pack(self._codec, items))
+            if problem is not None:
+                self._post(failed(problem))
+            elif self._has_ended:
+                self._post(events.SourceEnded(time.monotonic()))
+
+    def _take(self, items: list[Any], count: int) -> BaseException | None:
+        """Add up to ``count`` of the source's items to ``items``; return what went wrong, once the source has ended."""
         problem: BaseException | None = None
         self.runs_user_code = True
         try:
             if self._iterator is None:
                 self._iterator = open_source(self._source)
             for _ in range(count):
-                items.append(next(self._iterator))
-                if len(items) == batch_size:
-                    self._post(pack(self._codec, items))
-                    items = []
+                items.append(next(self._iterator))  # noqa: PERF401 - what came before an exception counts
         except StopIteration:
             self._has_ended = True
         except Exception as error:  # noqa: BLE001 - the source's error ends the run, by event
             self._has_ended = True
             problem = error
         finally:
+            if self._has_ended:
+                problem = self._close_iterator(problem)
             self.runs_user_code = False
-        if items:
-            self._post(pack(self._codec, items))
-        if problem is not None:
-            self._post(failed(problem))
-        elif self._has_ended:
-            self._post(events.SourceEnded(time.monotonic()))
+        return problem
 
     def close(self) -> None:
         """See ``Feed``."""
         self._has_ended = True
-        if self._iterator is not None:
-            close_iterator(self._iterator)
+        problem = self._close_iterator(None)
+        if problem is not None:
+            self._post(failed(problem))
+
+    def _close_iterator(self, problem: BaseException | None) -> BaseException | None:
+        """Close the source, once; return what went wrong first."""
+        iterator, self._iterator = self._iterator, None
+        try:
+            if iterator is not None:
+                close_iterator(iterator)
+        except Exception as error:  # noqa: BLE001 - a source that cannot be closed has failed
+            return error if problem is None else problem
+        return problem
 
     def join(self, timeout_s: float) -> bool:  # noqa: ARG002 - it is closed already
         """See ``Feed``."""
@@ -222,7 +237,7 @@ class ThreadedFeed:
                 if iterator is not None:
                     close_iterator(iterator)
             except BaseException as error:  # noqa: BLE001 - the same: a source that cannot be closed has failed
-                problem = problem or error
+                problem = error if problem is None else problem
             with self._changed:
                 self._problem = problem
                 self._has_ended = True

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpengine.coordinator.failures import Failures, restore
 from mpengine.coordinator.outlet import Delivery, End, Outlet
+from mpengine.errors import InternalError
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.lifecycles import RunState
 
@@ -82,11 +83,17 @@ class Coordinator:
 
     def step(self) -> None:
         """Wait for something to happen, and take in all of it."""
-        timeout_s = 0.0 if self._mailbox else self._until_later()
-        for event in self._backend.wait(timeout_s):
-            self._take_in(event)
+        had_mail = bool(self._mailbox)
         while self._mailbox:
             self._take_in(self._mailbox.popleft())
+        if self.is_over:
+            return
+        happened = self._backend.wait(0.0 if had_mail else self._until_later())
+        for event in happened:
+            self._take_in(event)
+        if self._backend.in_caller and not (happened or had_mail or self._mailbox or self._later):
+            msg = f"the run is not over and there is nothing left to do\n{self._scheduler.ledger.story()}"
+            raise InternalError(msg)
         while self._later and self._later[0][0] <= time.monotonic():
             self._backend.start_worker(heapq.heappop(self._later)[1])
 

@@ -34,12 +34,15 @@ def open_source(source: object) -> Iterator[Any]:
 
 def is_indexed(source: object) -> bool:
     """Whether ``source`` can be cut into slices at once, without running anybody's code."""
-    return type(source) in (list, tuple, range)
+    return type(source) in (list, tuple, range) and length_of(source) is not None
 
 
 def length_of(source: object) -> int | None:
     """Return how many items ``source`` has, if it is one of the kinds whose length can be trusted."""
-    return len(source) if isinstance(source, list | tuple | range | dict | set | frozenset | str | bytes) else None
+    try:
+        return len(source) if isinstance(source, list | tuple | range | dict | set | frozenset | str | bytes) else None
+    except OverflowError:  # a range may be longer than any list can be
+        return None
 
 
 def close_iterator(iterator: object) -> None:

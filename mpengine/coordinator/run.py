@@ -135,6 +135,8 @@ class Run:
     def cancel(self, reason: str, error: BaseException | None = None) -> None:
         """Ask for the end; from any thread or signal handler, any number of times."""
         self._coordinator.post(events.CancelRequested(time.monotonic(), reason, error))
+        if self._backend.in_caller:
+            self._backend.cancel()  # the loop cannot: it is inside the stage function that asks cancelled()
 
     def hurry(self) -> None:
         """Give up all patience with workers; from any thread or signal handler."""
@@ -261,28 +263,34 @@ class _Batches(Iterator[list[Any]]):
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._is_over = False  # whether the consumer knows of the end
 
     def __next__(self) -> list[Any]:
-        if self._run.result is not None:
+        if self._is_over:
             raise StopIteration
-        try:
-            if self._run.in_caller:
-                with self._run.watch_signals():
-                    batch = self._run.next_batch()
-            else:
-                batch = self._run.next_batch()
-        except BaseException as error:  # Ctrl-C, most likely: in order now, and at once if it comes again
-            self._run.cancel(type(error).__name__, error)
-            self._run.conclude()
-            raise
+        batch = None if self._run.result is not None else self._next()
         if batch is not None:
             return batch
+        self._is_over = True
         result = self._run.conclude()
         if isinstance(result, Err):
             raise result.exception()
         raise StopIteration
 
+    def _next(self) -> list[Any] | None:
+        try:
+            if self._run.in_caller:
+                with self._run.watch_signals():
+                    return self._run.next_batch()
+            return self._run.next_batch()
+        except BaseException as error:  # Ctrl-C, most likely: in order now, and at once if it comes again
+            self._is_over = True
+            self._run.cancel("SIGINT" if isinstance(error, KeyboardInterrupt) else type(error).__name__, error)
+            self._run.conclude()
+            raise
+
     def close(self) -> None:
+        self._is_over = True
         if self._run.result is None:
             self._run.cancel("the results were not wanted any more")
             self._run.conclude()

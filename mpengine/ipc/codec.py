@@ -137,7 +137,9 @@ def load_error(dumped: Buffer | None, summary: str) -> BaseException:
     if dumped is not None:
         try:
             error = pickle.loads(dumped)  # noqa: S301 - our own workers' bytes
-        except Exception:  # noqa: BLE001 - a picky __init__ raises whatever it likes; the stand-in tells the name
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - a picky __init__ raises whatever it likes; the stand-in tells the name
             error = None
         if isinstance(error, BaseException):
             return error
@@ -155,7 +157,7 @@ def pack_apart(codec: Codec, items: list[Any]) -> tuple[list[Any], dict[int, Bas
     for place, item in enumerate(items):
         try:
             codec.pack([item])
-        except Exception as error:  # noqa: BLE001 - that is what is looked for
+        except BaseException as error:  # noqa: BLE001 - that is what is looked for
             bad[place] = error
         else:
             good.append(item)
@@ -185,7 +187,7 @@ def salvage(payload: Buffer) -> Salvaged:
 
 def _checked(item: object) -> object:
     """Return ``item``, or the ``Broken`` that it is or holds."""
-    if isinstance(item, Broken):
+    if type(item) is Broken:
         return item
     import cloudpickle
 
@@ -193,7 +195,7 @@ def _checked(item: object) -> object:
         """Pickles into the void, and raises when it meets a ``Broken``."""
 
         def persistent_id(self, thing: object) -> None:
-            if isinstance(thing, Broken):
+            if type(thing) is Broken:
                 raise _FoundError(thing)
 
     try:
@@ -240,7 +242,7 @@ def _tolerant(code: bytes, arguments: int) -> Callable[[Any], None]:
         met = None
         if unpickler.has_met:  # what holds a Broken is broken too: no user code may ever be called with one
             operands = map(_checked, stack[depth - arguments - 1 :])
-            met = next((thing for thing in operands if isinstance(thing, Broken)), None)
+            met = next((thing for thing in operands if type(thing) is Broken), None)
         if met is None:
             try:
                 original(unpickler)
@@ -301,11 +303,11 @@ def _bars(container: object, added: list[Any]) -> Broken | None:
 
     A plain container takes a ``Broken`` and is looked through later.  Any other would run user code with it.
     """
-    if isinstance(container, Broken):
+    if type(container) is Broken:
         return container
     if type(container) in (list, dict, set):
         return None
-    return next((thing for thing in map(_checked, added) if isinstance(thing, Broken)), None)
+    return next((thing for thing in map(_checked, added) if type(thing) is Broken), None)
 
 
 for _code, _arguments in ((b"R", 1), (b"b", 1), (b"\x81", 1), (b"\x92", 2)):

@@ -25,6 +25,7 @@ HEADER: Final = struct.Struct("<4sBxHI")
 SIZE: Final = struct.Struct("<Q")
 MAGIC: Final = b"mpe1"
 MAX_META_BYTES: Final = 1 << 30
+MAX_FRAME_BYTES: Final = 1 << 40
 
 
 class ProtocolError(EngineError):
@@ -168,6 +169,9 @@ def frame_size(view: Buffer) -> int | None:
         return None
     sizes = struct.unpack_from(f"<{count}Q", view, HEADER.size)
     size: int = start + meta_bytes + sum(sizes)
+    if size > MAX_FRAME_BYTES:
+        msg = f"a message of {size} bytes cannot be meant"
+        raise ProtocolError(msg)
     return size
 
 

@@ -39,6 +39,7 @@ class BatchSizer:
         it is and a cost that changes mid-run is followed within a few batches.
         """
         if items <= 0:
+            self._seconds += seconds  # of an item that is not through yet, and that counts once it is
             return
         self.learnt = True
         self._items = self._items * FORGET + items

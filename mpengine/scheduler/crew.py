@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mpengine.scheduler.lifecycles import WORKER, BatchState, WorkerLife, WorkerMove, follow
+from mpengine.scheduler.lifecycles import WORKER, WorkerLife, WorkerMove, follow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,8 +53,8 @@ class Worker:
 
     @property
     def has_lone_batch(self) -> bool:
-        """Whether it runs an item that a worker has died of, and nothing may share that risk."""
-        return any(batch.is_alone and batch.state is BatchState.IN_FLIGHT for batch in self.held.values())
+        """Whether it runs or has put aside an item that a worker has died of, and nothing may share that risk."""
+        return any(batch.is_alone for batch in self.held.values())
 
 
 class Crew:

@@ -4,7 +4,7 @@ P1. The deepest work first, since it frees memory; in one chain the oldest first
 P2. A worker that is one of the few for a chain looks there first.
 P3. Nobody gets a second batch while somebody idle could have it, nor one in reserve when batches are long.
 P4. What would overrun a bound behind its chain is cut to what fits, or waits.
-P5. An item that a worker has died of runs on a worker that holds nothing else.
+P5. An item that a worker has died of runs on a worker that runs nothing else; what that has put aside may stay there.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Dispatcher:
         return bool(self._stock.backlog) or self._crew.has_suspended()
 
     def _next_for(self, worker: Worker, *, source_ended: bool) -> Command | None:
-        if worker.has_lone_batch:
-            return None  # P5
+        if worker.active and worker.has_lone_batch:
+            return None  # P5; what is put aside could not go on beside anything, so the worker is left to become idle
         for chain in self._chains_for(worker):
             if worker.active and self._sizers[chain].is_long:
                 continue  # P3

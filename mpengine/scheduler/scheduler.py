@@ -90,6 +90,7 @@ class Scheduler:
         self._source_failure: events.SourceFailed | None = None
         self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers)
         self._failed_starts = 0
+        self._fatal: commands.ReportFailure | None = None
         self._out: list[Command] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.RunStarted: self._on_run_started,
@@ -114,6 +115,7 @@ class Scheduler:
         """
         self.version += 1
         self._handlers[type(event)](event)
+        self._heed_failures()
         if self.state is RunState.RUNNING:
             self._advance()
         out, self._out = self._out, []
@@ -154,7 +156,7 @@ class Scheduler:
         for failure in event.failures:
             self.ledger.reject(0)
             self._fail_item(0, failure, first + failure.position, None, batch.family)
-        if batch.count == 0 and batch.batch_id in self.stock.batches:
+        if batch.count == 0:
             self.stock.settle(batch)
 
     def _on_source_ended(self, event: events.SourceEnded) -> None:  # noqa: ARG002 - the table of handlers wants it
@@ -238,6 +240,7 @@ class Scheduler:
         current = None if event.batch_id is None else held.get(event.batch_id)
         if current is not None:
             self._blame(current, event)
+            self._heed_failures()
         if not was_ready:
             self._failed_starts += 1
             if self._failed_starts >= START_TRIES:
@@ -251,8 +254,10 @@ class Scheduler:
         """A worker died at ``batch``: find the item, or run it alone, or give it up (K5)."""
         position = event.position
         if position is None or not batch.lo <= position < batch.hi:
-            batch.careful = True  # not known which item; the next worker names each one before it runs it
-            return
+            if not batch.careful:
+                batch.careful = True  # not known which item; the next worker names each one before it runs it
+                return
+            position = batch.lo  # it was to name each one and got to none: blame the first, or this would never end
         if batch.lo < position:
             batch = self.stock.split(batch, position)
         if position + 1 < batch.hi:
@@ -268,8 +273,7 @@ class Scheduler:
         self.ledger.crash(chain.first_stage, stage)
         self.stock.give_up(batch)
         self._fail_item(stage, failure, batch.origin[position], event.worker_id, batch.family)
-        if self.state is RunState.RUNNING:
-            self.stock.settle(batch)
+        self.stock.settle(batch)
 
     def _on_stage_broken(self, event: events.StageBroken) -> None:
         name = self.plan.stages[event.stage].name
@@ -311,9 +315,10 @@ class Scheduler:
         for failure in event.failures:
             index = batch.origin[failure.position]
             self._fail_item(chain.first_stage + failure.stage, failure, index, event.worker_id, batch.family)
-        if event.progress is events.Progress.DONE and batch.batch_id in self.stock.batches:
+        if event.progress is events.Progress.DONE:
             self.stock.settle(batch)
         if event.kill is not None:
+            self._heed_failures()  # they came first
             self._cancel(event.kill)
 
     def _check_return(self, batch: Batch, event: events.BatchReturned, given: int) -> None:
@@ -357,9 +362,16 @@ class Scheduler:
         self.ledger.fail(stage, dropped=dropped, index=index, family=family)
         report = commands.ReportFailure(stage, index, worker_id, policy, failure)
         self._out.append(report)
-        if not dropped:
-            name = self.plan.stages[stage].name
-            self._cancel(f"stage {name!r} failed on item {index}: {failure.summary}", failure.error, report)
+        if not dropped and self._fatal is None:
+            self._fatal = report
+
+    def _heed_failures(self) -> None:
+        """Cancel the run for the first item whose policy asks for that, once all that an event tells of is booked."""
+        fatal = self._fatal
+        if fatal is not None:
+            name = self.plan.stages[fatal.stage].name
+            reason = f"stage {name!r} failed on item {fatal.index}: {fatal.failure.summary}"
+            self._cancel(reason, fatal.failure.error, fatal)
 
 
 def lead_bound(plan: Plan, settings: Settings) -> int:

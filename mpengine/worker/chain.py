@@ -31,7 +31,11 @@ def summarize(error: BaseException) -> str:
 def format_traceback(error: BaseException) -> str:
     """Return the traceback as text, from the user's function on."""
     frames = error.__traceback__
-    return "".join(traceback.format_exception(type(error), error, frames.tb_next if frames else None))
+    frames = frames.tb_next if frames else None
+    try:
+        return "".join(traceback.format_exception(type(error), error, frames))
+    except Exception:  # noqa: BLE001 - it asks the error this and that, which is user code and may raise
+        return "".join(["Traceback (most recent call last):\n", *traceback.format_tb(frames), summarize(error), "\n"])
 
 
 class Step:
@@ -146,6 +150,9 @@ UNREADABLE = _Unreadable()
 
 Fields = tuple[Any, ...]
 
+LEAVING = (SystemExit, KeyboardInterrupt)
+"""What user code raises to end its process, not its item."""
+
 
 def failure_of(position: int, stage: int, error: BaseException, item: object, attempts: int) -> Fields:
     """Return the fields of a ``scheduler.events.Failure``, with the exception as it is."""
@@ -186,10 +193,12 @@ def attempt(step: Step, item: object) -> tuple[Any, BaseException | None, int]:
             value = step.call(item)
         except KillSwitch as switch:
             raise Killed(switch.reason) from None
-        except Exception as error:  # noqa: BLE001 - that is the item's error, and goes back as such
+        except LEAVING:
+            raise
+        except BaseException as error:  # noqa: BLE001 - that is the item's error, and goes back as such
             if not step.retry.is_worth_it(error, attempts):
                 return None, error, attempts
         else:
-            if isinstance(value, KillSwitch):
+            if issubclass(type(value), KillSwitch):  # isinstance() would ask the value, which is user code
                 raise Killed(value.reason)
             return value, None, attempts

@@ -3,7 +3,8 @@
 J1. Results are reported no later than ``REPORT_S`` after the last report, so that they flow and that little is done
     twice when a worker dies.
 J2. Items that cost less than ``QUICK_S`` run stage by stage in one tight loop, a slice of about ``SLICE_S`` at a time;
-    others one by one, each named in the slot before it runs.  A batch that a worker has died of always runs like that.
+    others one by one, each named in the slot before it runs.  A batch that a worker has died of always runs like that,
+    and reports each item by itself: packing results runs user code too, which may be what kills.
 J3. The cancel flag is looked at between items, or between slices.
 J4. A chain that fans out is put aside when it has given what it was asked for, its generator as it stands; the worker
     is free for other work until it is told to go on.
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mpengine.ipc.codec import Broken, Salvaged
 from mpengine.stages import SKIP, KillSwitch
-from mpengine.worker.chain import UNREADABLE, Fields, Killed, attempt, failure_of
+from mpengine.worker.chain import LEAVING, UNREADABLE, Fields, Killed, attempt, failure_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from mpengine.worker.chain import Chain, Step
 
@@ -102,6 +103,7 @@ class Job:
         self._position = lo
         self._hi = hi
         self._skip = skip
+        self.careful = careful
         self._slot = slot
         self._is_cancelled = is_cancelled
         self._quick = not (careful or chain.fans_out or isinstance(items, Salvaged))
@@ -144,7 +146,7 @@ class Job:
                     return
             else:
                 self._run_item(report)
-            if time.perf_counter() >= until:
+            if self.careful or time.perf_counter() >= until:
                 return
 
     def _learn(self, seconds: float, items: int) -> None:
@@ -167,7 +169,7 @@ class Job:
     def _through(self, position: int, report: Report, steps: int) -> tuple[Any, bool]:
         """Take an item through the first ``steps`` stages; return what came out, and whether anything did."""
         value = self._items[position]
-        if isinstance(value, Broken):
+        if type(value) is Broken:
             report.fail(position, 0, value.error, UNREADABLE, 1)
             return None, False
         for stage in range(steps):
@@ -175,7 +177,11 @@ class Job:
             if stage:
                 self._slot.begin_stage(stage)
             began = time.perf_counter()
-            value, error, attempts = attempt(step, item)
+            try:
+                value, error, attempts = attempt(step, item)
+            except Killed:
+                _pass_on(report, stage, -1)  # the item stays where it is, so no report may say that it went on
+                raise
             tally.busy_s += time.perf_counter() - began
             tally.retried += attempts - 1
             if error is not None:
@@ -224,7 +230,9 @@ class Job:
             value, went_through = self._through(position, report, last)
             if not went_through:
                 self._position += 1
+                self._skip = 0
                 return len(report.results) < budget
+            _pass_on(report, last, -1)  # counted when the item is at its end, which may be reports later
             stream = self._stream = _Stream(self._chain.steps[last], value, self._skip)
             self._skip = 0
         else:
@@ -239,6 +247,7 @@ class Job:
         if not ended:
             report.progress = SUSPENDED if len(report.results) >= budget else MORE
             return False
+        _pass_on(report, last, 1)
         self._stream = None
         self._position += 1
         if len(report.results) >= budget and self._position < self._hi:
@@ -258,6 +267,7 @@ class Job:
     def drop_stream(self, report: Report) -> None:
         """Give up the item that is being streamed: something that it gave will not travel."""
         self.close()
+        _pass_on(report, len(report.tallies) - 1, 1)
         self._position += 1
         report.consumed += 1
         report.emitted = 0
@@ -291,7 +301,9 @@ class _Stream:
                     return False
             except KillSwitch as switch:
                 raise Killed(switch.reason) from None
-            except Exception as error:  # noqa: BLE001 - that is the item's error, and goes back as such
+            except (Killed, *LEAVING):
+                raise
+            except BaseException as error:  # noqa: BLE001 - that is the item's error, and goes back as such
                 if not self._step.retry.is_worth_it(error, self._attempts):
                     report.fail(position, stage, error, self._item, self._attempts)
                     return True
@@ -309,7 +321,7 @@ class _Stream:
             self._attempts += 1
             self._iterator = iter(self._step.call(self._item))
         for value in self._iterator:
-            if isinstance(value, KillSwitch):
+            if issubclass(type(value), KillSwitch):
                 raise Killed(value.reason)
             if value is not SKIP:
                 self._given += 1
@@ -345,13 +357,17 @@ def _map_slice(
             results.extend(step.map(islice(values, start, None)))
         except KillSwitch as switch:
             raise Killed(switch.reason) from None
-        except Exception as raised:  # noqa: BLE001 - the item's error, unless a retry mends it
+        except LEAVING:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - the item's error, unless a retry mends it
             error = raised
         start += len(results) - before
         if start == len(values):
             break
         item = values[start]
-        value, error, attempts = _try_again(step, item, error or StopIteration("raised by the stage's function"))
+        if error is None:
+            error = StopIteration("raised by the stage's function")
+        value, error, attempts = _try_again(step, item, error)
         tally.retried += attempts - 1
         if error is None:
             results.append(value)
@@ -360,16 +376,29 @@ def _map_slice(
             found.append(failure_of(positions[len(results)], stage, error, item, attempts))
             del positions[len(results)]
         start += 1
-    kinds = set(map(type, results))
-    if KillSwitch in kinds or any(issubclass(kind, KillSwitch) for kind in kinds):
-        raise Killed(next(value.reason for value in results if isinstance(value, KillSwitch)))
-    if type(SKIP) in kinds:
+    kinds = _kinds(results)
+    if any(issubclass(kind, KillSwitch) for kind in kinds):
+        raise Killed(next(value.reason for value in results if issubclass(type(value), KillSwitch)))
+    if any(kind is type(SKIP) for kind in kinds):
         kept = [place for place, value in enumerate(results) if value is not SKIP]
         tally.skipped += len(results) - len(kept)
         positions[:] = [positions[place] for place in kept]
         results = [results[place] for place in kept]
     tally.succeeded += len(results)
     return results
+
+
+def _kinds(values: list[Any]) -> Iterable[type]:
+    try:
+        return set(map(type, values))
+    except Exception:  # noqa: BLE001 - a user's metaclass may have no hash, or one that raises
+        return list(map(type, values))
+
+
+def _pass_on(report: Report, stage: int, items: int) -> None:
+    """Count ``items`` as having come through all stages before ``stage``."""
+    for tally in report.tallies[:stage]:
+        tally.succeeded += items
 
 
 def _try_again(step: Step, item: object, error: BaseException) -> tuple[Any, BaseException | None, int]:
@@ -381,7 +410,9 @@ def _try_again(step: Step, item: object, error: BaseException) -> tuple[Any, Bas
             value = step.call(item)
         except KillSwitch as switch:
             raise Killed(switch.reason) from None
-        except Exception as raised:  # noqa: BLE001 - the item's error again
+        except LEAVING:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - the item's error again
             error = raised
         else:
             return value, None, attempts

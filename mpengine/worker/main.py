@@ -46,6 +46,8 @@ def run_worker(boot: WorkerBoot) -> None:
     try:
         outbox.put(messages.Hello(os.getpid()))
         worker.serve()
+    except KeyboardInterrupt:
+        sys.exit(130)  # user code wants out (W4); a traceback of ours would tell nobody anything
     except BrokenPipeError:
         os._exit(1)  # the coordinator is gone; so are we, a moment before the lifeline sees to it (W2)
 
@@ -132,6 +134,8 @@ class Worker:
             if report.abandoned:
                 job.close()
                 break
+            if not job.careful:
+                self._slot.begin_batch(batch_id)  # packing may kill us too, which no one item is to blame for
             self._send(batch_id, job, report, out_size)
             items += report.consumed
             budget -= len(report.results)

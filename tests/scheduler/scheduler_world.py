@@ -91,10 +91,18 @@ class Nature:
     def _roll(self, *what):
         return zlib.crc32(repr((self.shape.seed, *what)).encode())
 
+    def is_slow(self, chain, value):
+        """Whether a worker names the item before it runs it, unasked."""
+        return self._roll("slow", chain, value) % 2 == 0
+
     def passage(self, chain, value):
         if (chain, value) not in self._known:
             self._known[chain, value] = self._pass(chain, value)
         return self._known[chain, value]
+
+    def decree(self, chain, value, *results, end="done", stage=0):
+        """Have a chain make just this of a value."""
+        self._known[chain, value] = Passage(results, end, stage)
 
     def _pass(self, number, value):
         chain = self.plan.chains[number]
@@ -170,6 +178,7 @@ class World:
         self.cancels = []
         self.finished = False
         self.commands = []
+        self._expected_crash = []
         self.now = 0.0
         self.steps = 0
 
@@ -252,6 +261,14 @@ class World:
         if command.failure.error is not None:
             assert command.failure.error[0] == command.index
 
+    def sent_to(self, number):
+        """What a worker was sent after the last event: (chain, values) each."""
+        return [
+            (command.chain, command.payload[command.lo : command.hi])
+            for command in self.commands
+            if isinstance(command, commands.Dispatch) and command.worker_id == number
+        ]
+
     # ------------------------------------------------------------------ the source
 
     @property
@@ -297,7 +314,7 @@ class World:
         work = Work(self, job)
         work.go_on(units)
         if work.is_doomed and work.is_empty:
-            self.die(number, names_item=True, at=(batch_id, job.position))
+            self.die(number, Death(batch_id, names_item=self.nature.is_slow(job.chain, job.items[job.position])))
             return
         fans_out = self.plan.chains[job.chain].fans_out
         if job.position == job.hi:
@@ -317,20 +334,10 @@ class World:
             tuple(work.failures), tuple(work.tallies), work.kill,
         )  # fmt: skip
 
-    def die(self, number, *, names_item=True, at=None, ahead=0):
-        """A worker dies: of nothing, or at an item, ``ahead`` items further than it has reported."""
+    def die(self, number, death=None):
+        """A worker dies: of nothing that its slot names, or as ``death`` says."""
         worker = self.workers[number]
-        batch_id = position = None
-        stage = 0
-        if at is not None:
-            batch_id, position = at
-            job = worker.jobs[batch_id]
-            position = min(position + ahead, job.hi - 1)
-            chain = self.plan.chains[job.chain]
-            passage = self.nature.passage(job.chain, job.items[position])
-            if not (names_item or job.careful or chain.fans_out):
-                position = None
-            stage = passage.stage if position is not None else 0
+        batch_id, position, stage = (None, None, 0) if death is None else death.named(self, worker)
         self._expect_blame(worker, batch_id, position, stage)
         self.workers[number] = FakeWorker()
         crashes = sum(report.failure.crashed for report in self.reports)
@@ -342,7 +349,7 @@ class World:
     def _expect_blame(self, worker, batch_id, position, stage):
         """Note what K5 asks for."""
         self._expected_crash = []
-        if batch_id is None or self.scheduler.state is not RunState.RUNNING:
+        if batch_id not in worker.jobs or self.scheduler.state is not RunState.RUNNING:
             return
         job = worker.jobs[batch_id]
         if position is None and not job.careful:
@@ -370,6 +377,48 @@ class World:
         batch_id, _, lo, hi = self.outlet.popleft()
         self.refused += hi - lo
         self.tell(events.DeliveryRefused, batch_id)
+
+
+def begin(shape, *, greets=True):
+    """Return a world whose run has begun, all of whose workers have said hello."""
+    world = World(shape)
+    world.tell(events.RunStarted)
+    for number in range(shape.workers if greets else 0):
+        world.greet(number)
+    return world
+
+
+def pack_all(world):
+    """Give the scheduler all that it has asked the source for."""
+    while world.can_pack:
+        world.pack()
+
+
+@dataclass(frozen=True)
+class Death:
+    """What the slot of a dead worker names.
+
+    Attributes:
+        batch_id: the batch; one that the worker does not hold was finished just before.
+        ahead: how many items, run and not reported, lie before the one it was at.
+        names_item: whether it names the item where it need not.
+        at_payload: it was still unpacking the batch, and names no item at all.
+    """
+
+    batch_id: int
+    ahead: int = 0
+    names_item: bool = True
+    at_payload: bool = False
+
+    def named(self, world, worker):
+        """Return batch, position and stage."""
+        if self.batch_id not in worker.jobs:
+            return self.batch_id, 0, 0
+        job = worker.jobs[self.batch_id]
+        if self.at_payload or not (self.names_item or job.careful or world.plan.chains[job.chain].fans_out):
+            return self.batch_id, None, 0
+        position = min(job.position + self.ahead, job.hi - 1)
+        return self.batch_id, position, world.nature.passage(job.chain, job.items[position]).stage
 
 
 class Work:

@@ -1,0 +1,105 @@
+"""How large batches become."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpengine.scheduler.batching import GROWTH, MAX_BATCH, MAX_BATCH_BYTES, TARGET_S, BatchSizer
+
+
+def learn(sizer, item_s, times=1, item_bytes=0):
+    for _ in range(times):
+        sizer.learn(sizer.size, sizer.size * item_s, sizer.size * item_bytes)
+
+
+def test_the_first_batch_is_one_item_since_nothing_is_known():
+    sizer = BatchSizer()
+
+    assert (sizer.size, sizer.item_s, sizer.item_bytes, sizer.learnt, sizer.is_long) == (1, 0.0, 0.0, False, False)
+
+
+def test_batches_grow_step_by_step_up_to_the_limit():
+    sizer = BatchSizer(limit=1000)
+
+    sizes = [sizer.size for _ in range(5) if learn(sizer, 1e-9) is None]
+
+    assert sizes == [GROWTH, GROWTH**2, 1000, 1000, 1000]
+
+
+def test_a_batch_comes_to_be_about_the_target_of_work():
+    sizer = BatchSizer()
+
+    learn(sizer, 0.001, times=4)
+
+    assert sizer.size == pytest.approx(TARGET_S / 0.001, abs=1)
+    assert sizer.item_s == pytest.approx(0.001)
+    assert not sizer.is_long
+
+
+def test_items_that_take_longer_than_the_target_travel_alone():
+    sizer = BatchSizer()
+
+    learn(sizer, 10 * TARGET_S)
+
+    assert sizer.size == 1
+    assert sizer.is_long
+
+
+def test_heavy_items_come_in_batches_of_bounded_weight():
+    sizer = BatchSizer()
+
+    learn(sizer, 1e-9, times=6, item_bytes=MAX_BATCH_BYTES // 10)
+    assert sizer.size == 10
+
+    learn(sizer, 1e-9, times=20, item_bytes=2 * MAX_BATCH_BYTES)
+    assert sizer.size == 1
+
+
+def test_no_limit_is_ever_passed():
+    sizer = BatchSizer()
+
+    learn(sizer, 0.0, times=10)
+
+    assert sizer.size == MAX_BATCH
+
+
+def test_a_cost_that_changes_is_followed_within_a_few_batches():
+    sizer = BatchSizer()
+    learn(sizer, 0.0001, times=5)
+    quick = sizer.size
+
+    learn(sizer, 0.01, times=1)
+    assert sizer.size < quick / 10
+    learn(sizer, 0.01, times=5)
+
+    assert sizer.size <= 6
+
+
+def test_one_slow_item_among_many_quick_ones_counts_for_what_it_is():
+    sizer = BatchSizer()
+    learn(sizer, 0.0001, times=5)
+
+    sizer.learn(1, 0.25, 0)
+
+    assert 30 < sizer.size < 150
+
+
+def test_a_report_of_no_item_and_no_time_teaches_nothing():
+    sizer = BatchSizer()
+
+    sizer.learn(0, 0.0, 0)
+
+    assert (sizer.size, sizer.item_s) == (1, 0.0)
+
+
+def test_the_time_of_reports_that_end_no_item_counts_for_the_item_that_they_are_of():
+    sizer = BatchSizer()
+    learn(sizer, 0.0001)
+
+    for _ in range(20):  # a generator at work reports its results long before it is through
+        sizer.learn(0, 0.05, 0)
+    sizer.learn(1, 0.01, 0)
+
+    assert sizer.item_s > 0.3
+    assert sizer.size == 1
+    assert sizer.is_long
