@@ -158,8 +158,8 @@ class ThreadedFeed:
         self._changed = threading.Condition()
         # Under the condition's lock, but for _pulled, which one thread appends to and the other pops from:
         self._pulled: deque[Any] = deque()
-        self._allowance = 0
-        self._batch_size = 1
+        self._allowance = 0  # items that may be pulled and have not been
+        self._orders: deque[tuple[int, int]] = deque()  # items that are to be packed, and how many to a batch
         self._since: float | None = None
         self._has_ended = False
         self._is_closing = False
@@ -178,7 +178,7 @@ class ThreadedFeed:
                 thread.start()
         with self._changed:
             self._allowance += count
-            self._batch_size = batch_size
+            self._orders.append((count, batch_size))
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -203,11 +203,10 @@ class ThreadedFeed:
         start = 0
         while start < len(source):
             with self._changed:
-                self._changed.wait_for(lambda: self._allowance > 0 or self._is_closing)
+                self._changed.wait_for(lambda: self._orders or self._is_closing)
                 if self._is_closing:
                     return
-                count = min(self._allowance, self._batch_size)
-                self._allowance -= count
+                count = self._take_order(len(source) - start)
             items = list(source[start : start + count])
             start += len(items)
             self._post(pack(self._codec, items))
@@ -271,7 +270,7 @@ class ThreadedFeed:
         with self._changed:
             while True:
                 waiting = len(self._pulled)
-                if waiting >= self._batch_size or (waiting and self._has_ended):
+                if waiting and (self._has_ended or waiting >= min(self._orders[0])):
                     break
                 if self._has_ended:
                     return 0
@@ -282,6 +281,16 @@ class ThreadedFeed:
                 if left_s <= 0 and waiting:
                     break
                 self._changed.wait(max(left_s, 0.0))
-            count = min(waiting, self._batch_size)
-            self._since = time.monotonic() if waiting > count else None
+            count = self._take_order(waiting)
+            self._since = None  # before the look at what is left: what comes after that look announces itself
+            if len(self._pulled) > count:
+                self._since = time.monotonic()
             return count
+
+    def _take_order(self, available: int) -> int:
+        """Return how many of the ``available`` items make the next batch, and strike them off the orders."""
+        ordered, batch_size = self._orders.popleft()
+        count = min(ordered, batch_size, available)
+        if ordered > count:
+            self._orders.appendleft((ordered - count, batch_size))
+        return count

@@ -49,6 +49,7 @@ class Coordinator:
         self._backend = backend
         self._feed: Feed | None = None
         self._mailbox: deque[events.Event] = deque()
+        self._rings = True
         self._later: list[tuple[float, int]] = []
         self._cancel: commands.CancelRun | None = None
         self.outlet = Outlet()
@@ -59,7 +60,8 @@ class Coordinator:
     def post(self, event: events.Event) -> None:
         """Tell the loop of an event; from any thread or signal handler (T3)."""
         self._mailbox.append(event)
-        self._backend.wake()
+        if self._rings or isinstance(event, events.CancelRequested):
+            self._backend.wake()
 
     def start(self, feed: Feed) -> None:
         """Begin the run, with ``feed`` as its source."""
@@ -83,12 +85,11 @@ class Coordinator:
 
     def step(self) -> None:
         """Wait for something to happen, and take in all of it."""
-        had_mail = bool(self._mailbox)
-        while self._mailbox:
-            self._take_in(self._mailbox.popleft())
+        had_mail = self._take_mail()
         if self.is_over:
             return
         happened = self._backend.wait(0.0 if had_mail else self._until_later())
+        self._rings = False  # there is another look at the mailbox before the next wait
         for event in happened:
             self._take_in(event)
         if self._backend.in_caller and not (happened or had_mail or self._mailbox or self._later):
@@ -96,6 +97,22 @@ class Coordinator:
             raise InternalError(msg)
         while self._later and self._later[0][0] <= time.monotonic():
             self._backend.start_worker(heapq.heappop(self._later)[1])
+
+    def _take_mail(self) -> bool:
+        """Take in what is in the mailbox; return whether there was anything.
+
+        Workers that have all they can hold will wake the loop when they have done some of it; until then nobody has to
+        ring for items that were packed or results that were taken.  (Each ring is a switch between threads, and takes a
+        core from a worker.)  Whether to ring is decided before the last look, so that no mail is overlooked.
+        """
+        had_mail = False
+        while True:
+            while self._mailbox:
+                had_mail = True
+                self._take_in(self._mailbox.popleft())
+            self._rings = self._scheduler.wants_news
+            if not self._mailbox:
+                return had_mail
 
     def see_off(self, *, keep: bool, grace_s: float) -> None:
         """End the run: source, stages, workers; then tell the consumer that nothing more comes."""

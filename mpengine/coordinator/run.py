@@ -96,6 +96,7 @@ class Run:
         self._in_hand: Delivery | None = None
         self._unpackable: tuple[events.Failure, ...] = ()
         self._concluding = threading.Lock()
+        self._has_started = threading.Event()
         self._is_abandoned = False
         self._has_seen_off = False
         self.result: Ok | Err | None = None
@@ -118,13 +119,16 @@ class Run:
         Raises:
             PipelineError: the stages will not travel.
         """
-        self._backend.begin(self._plan)
         try:
-            self._coordinator.start(self._feed)
-        except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off
-            self._coordinator.give_up(error)
-        if not self._backend.in_caller:
-            self._thread.start()
+            self._backend.begin(self._plan)
+            try:
+                self._coordinator.start(self._feed)
+            except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off
+                self._coordinator.give_up(error)
+            if not self._backend.in_caller:
+                self._thread.start()
+        finally:
+            self._has_started.set()
         _live.add(self)
 
     def _body(self) -> None:
@@ -231,7 +235,9 @@ class Run:
                 self._coordinator.step()
             self._see_off_inline()
         elif threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._has_started.wait()  # whoever closes the engine may be here before the run has begun
+            if self._thread.ident is not None:
+                self._thread.join()
 
     def _refuse(self, delivery: Delivery | None) -> None:
         if delivery is not None:

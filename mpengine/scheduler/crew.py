@@ -91,6 +91,12 @@ class Crew:
         """Return how many workers have nothing to do."""
         return sum(worker.is_ready and worker.active == 0 for worker in self.workers)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is work under way, and no ready worker could take any more."""
+        busy = [worker.active for worker in self.workers if worker.is_ready]
+        return bool(busy) and min(busy) >= CREDIT
+
     def has_suspended(self) -> bool:
         """Whether any worker has put a batch aside."""
         return any(len(worker.held) > worker.active for worker in self.workers)

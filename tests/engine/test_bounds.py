@@ -110,7 +110,7 @@ def test_a_large_source_is_left_where_the_consumer_stops(kind, make_engine, orde
 def test_bytes_under_way_are_bounded_too(make_engine):
     engine = make_engine("fork", workers=1, max_bytes=2_000_000)
     source = Endless()
-    with engine.iter([map(lambda number: bytes(100_000), source), stages.keep]) as results:
+    with engine.iter([(bytes(100_000) for _ in source), stages.keep]) as results:
         for taken in range(1, 120):
             assert len(next(results)) == 100_000
             assert source.pulled - taken < 200

@@ -202,6 +202,7 @@ def test_a_source_that_never_gives_control_back_is_left_to_itself(make_engine):
 def test_workers_that_ignore_signals_and_never_return_end_on_the_ladder(make_engine, start_method):
     engine = make_engine(start_method, workers=2, grace_s=0.3)
     began_r, began_w = os.pipe()
+    path = f"/proc/{os.getpid()}/fd/{began_w}"
 
     def source():
         yield 0
@@ -209,7 +210,7 @@ def test_workers_that_ignore_signals_and_never_return_end_on_the_ladder(make_eng
         engine.cancel("enough")
         yield 0
 
-    def ignore_everything(x, path=f"/proc/{os.getpid()}/fd/{began_w}"):
+    def ignore_everything(x):
         fd = os.open(path, os.O_WRONLY)
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, signal.SIG_IGN)
@@ -239,7 +240,7 @@ def test_a_stopped_worker_is_ended_at_cancel(make_engine):
 
 @pytest.mark.slow
 def test_pills_get_through_an_inbox_full_of_large_payloads(make_engine):
-    """The pipe is full and the worker reads nothing: the flag and the ladder are enough, and nothing waits to be sent."""
+    """The pipe is full and the worker reads nothing: flag and ladder are enough, and nothing waits to be sent."""
     engine = make_engine("fork", workers=2, grace_s=0.5)
     big = bytes(8_000_000)
 

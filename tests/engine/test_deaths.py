@@ -54,8 +54,7 @@ def test_deaths_are_noticed_whatever_the_start_method(make_engine, start_method)
     check_lone_deaths(result, {7}, 20)
 
 
-@pytest.mark.parametrize("numbers", [{0}, {1999}, {0, 1999}, {5, 6, 7}])
-@pytest.mark.parametrize("is_list", [True, False])
+@pytest.mark.parametrize(("numbers", "is_list"), [({0}, True), ({1999}, False), ({0, 1999}, True), ({5, 6, 7}, False)])
 def test_poison_anywhere_fails_alone_among_thousands(make_engine, numbers, is_list):
     engine = make_engine("fork", on_error="drop", workers=2)
     source = list(range(2000)) if is_list else iter(range(2000))
@@ -173,7 +172,7 @@ def test_a_worker_that_wrecks_its_channel_dies_alone(make_engine, member):
 
 def is_pipe(fd):
     try:
-        return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
+        return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")  # noqa: PTH115 - a light worker
     except OSError:
         return False
 
@@ -191,7 +190,7 @@ def wreck_fd(fd, how):
 
 
 @pytest.mark.parametrize("where", ["setup", "class", "import"])
-@pytest.mark.parametrize("how", ["exit 3", "sys.exit", "SIGKILL"])
+@pytest.mark.parametrize("how", ["exit 3", "sys.exit"])
 def test_a_worker_that_dies_while_it_sets_up_is_one_clear_error(make_engine, where, how):
     """Not a loop of crashes: the next worker would die of it too."""
     engine = make_engine("fork", on_error="drop")

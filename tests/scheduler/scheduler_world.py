@@ -379,9 +379,17 @@ class World:
         self.tell(events.DeliveryRefused, batch_id)
 
 
-def begin(shape, *, greets=True):
-    """Return a world whose run has begun, all of whose workers have said hello."""
+def begin(shape, *, greets=True, size=1):
+    """Return a world whose run has begun, all of whose workers have said hello.
+
+    Args:
+        shape: the run.
+        greets: whether they have.
+        size: how many items make a batch at first.
+    """
     world = World(shape)
+    for sizer in world.scheduler.sizers:
+        sizer.size = size
     world.tell(events.RunStarted)
     for number in range(shape.workers if greets else 0):
         world.greet(number)

@@ -9,25 +9,17 @@ import pytest
 from mpengine.errors import InternalError
 from mpengine.scheduler import events
 from mpengine.scheduler.events import BatchReturned, Chunk, Failure, Progress, Tally
-from scheduler_world import Shape, StageShape, begin, pack_all
+from scheduler_world import Shape, StageShape, begin
 
 FAILED = Failure(0, 0, "failed")
 
 
-def with_batch(*, fans_out=False, items=4):
-    """Return a world, and the dispatch of all its items to worker 0 in one batch."""
-    world = begin(Shape((StageShape(fans_out=fans_out),), workers=1, items=items + 1, tells_length=False, out_buffer=9))
-    world.pack()
-    (first,) = world.commands
-    world.scheduler.sizers[0].size = items
-    world.nature.decree(0, (0,))
-    world.advance(0)
-    world.allowance = max(world.allowance, items)
-    world.batch_size = items
+def with_batch(*, fans_out=False):
+    """Return a world, and the dispatch of four items to worker 0 in one batch."""
+    world = begin(Shape((StageShape(fans_out=fans_out),), workers=1, items=4, tells_length=False, out_buffer=9), size=4)
     world.pack()
     (dispatch,) = (command for command in world.commands if hasattr(command, "payload"))
-    assert dispatch.hi - dispatch.lo == items
-    assert first.batch_id != dispatch.batch_id
+    assert dispatch.payload == [(0,), (1,), (2,), (3,)]
     return world, dispatch
 
 
@@ -141,7 +133,7 @@ def test_a_stage_that_a_dead_workers_slot_cannot_have_named_is_not_believed():
     commands = world.scheduler.handle(died)
 
     (report,) = (command for command in commands if hasattr(command, "failure") and hasattr(command, "stage"))
-    assert (report.stage, report.index) == (0, 1)
+    assert (report.stage, report.index) == (0, 0)
 
 
 def test_a_reader_sees_that_no_event_is_being_taken_in_after_one_was_refused():

@@ -83,7 +83,7 @@ def test_state_is_handed_to_functions_that_want_it():
 
     (step,) = Chain([stage(with_state)], 0).steps
     assert isinstance(step.call(1), WorkerState)
-    assert list(step.map([2, 3]))[0].get("seen") == [1, 2, 3]
+    assert next(iter(list(step.map([2, 3])))).get("seen") == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (2, 3)])
@@ -126,14 +126,17 @@ class Unspeakable(Exception):  # noqa: N818 - its name is in the expected texts
 
 
 def test_an_error_that_cannot_be_told_is_told_all_the_same():
-    try:
-        raise Unspeakable
-    except Unspeakable as error:
-        assert "Unspeakable" in summarize(error)
-        assert "Unspeakable" in format_traceback(error)
-        failure = pickled(failure_of(3, 1, error, error, 2))
+    (step,) = Chain([stage(raise_unspeakable)], 0).steps
+    _, error, _ = attempt(step, 0)
+    assert "Unspeakable" in summarize(error)
+    assert "raise_unspeakable" in format_traceback(error)
+    failure = pickled(failure_of(3, 1, error, error, 2))
     assert failure[:2] == (3, 1)
     assert "Unspeakable" in type(load_error(failure[3], failure[2])).__name__
+
+
+def raise_unspeakable(x):
+    raise Unspeakable
 
 
 def test_an_error_without_words_is_its_type():

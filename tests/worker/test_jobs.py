@@ -54,7 +54,7 @@ def check(report, job):
 
 
 def merged(reports):
-    """What reports say, but for their times."""
+    """What reports say, but for times and words: a loop swallows what a StopIteration had to say."""
     tallies = [[0] * 4 for _ in reports[0].tallies]
     for report in reports:
         for total, tally in zip(tallies, report.tallies, strict=True):
@@ -63,7 +63,7 @@ def merged(reports):
     return (
         list(itertools.chain.from_iterable(report.results for report in reports)),
         list(itertools.chain.from_iterable(report.positions for report in reports)),
-        sorted((f[0], f[1], f[2], f[4], f[6]) for report in reports for f in report.failures),
+        sorted((f[0], f[1], f[2].split(":")[0], f[4], f[6]) for report in reports for f in report.failures),
         tallies,
         sum(report.consumed for report in reports),
     )
@@ -232,14 +232,14 @@ def test_a_broken_item_fails_in_the_first_stage():
         results, positions, failures, tallies, _ = merged(list(reports_of(job_of(Chain(members, 0), items))))
         assert positions == [0, 2]
         assert len(results) == 2
-        assert failures[0][:4] == (1, 0, "ValueError: bad bytes", "<could not be unpickled>")
+        assert failures[0][:4] == (1, 0, "ValueError", "<could not be unpickled>")
         assert tallies[0][:3] == [2, 1, 0]
 
 
 @pytest.mark.parametrize(("item_s", "at_once"), [(None, 1), (jobs.SLICE_S / 100, 100)])
 def test_a_cancelled_job_stops_between_items(item_s, at_once):
     calls = []
-    chain = Chain([stage(lambda x: calls.append(x))], 0)
+    chain = Chain([stage(calls.append)], 0)
     chain.item_s = item_s
     report = job_of(chain, list(range(300)), is_cancelled=lambda: bool(calls)).advance(10**9)
     assert report.abandoned

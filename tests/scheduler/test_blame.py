@@ -1,0 +1,283 @@
+"""K5, step by step: a death whose item is not known, a known one, alone, given up; and workers that never start."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpengine.scheduler import commands, events
+from mpengine.scheduler.lifecycles import RunState
+from scheduler_model import Watch, check_end, run_to_the_end
+from scheduler_world import Death, Shape, StageShape, World, begin
+
+
+def at_work(shape=None, **more):
+    """Return a world whose worker 0 is at the first of four items, in one batch."""
+    shape = shape or Shape((StageShape(buffer=8),), workers=1, items=4, tells_length=False, **more)
+    world = begin(shape, size=4)
+    world.pack()
+    assert world.sent_to(0) == [(0, [(0,), (1,), (2,), (3,)])]
+    return world
+
+
+def restart(world, number=0):
+    world.greet(number)
+    return [(dispatch.payload[dispatch.lo : dispatch.hi], dispatch.careful) for dispatch in dispatches(world)]
+
+
+def dispatches(world):
+    return [command for command in world.commands if isinstance(command, commands.Dispatch)]
+
+
+def death(world, **more):
+    return Death(world.workers[0].queue[0], **more)
+
+
+def test_a_worker_that_names_nothing_puts_no_blame_on_what_it_held():
+    world = at_work()
+
+    world.die(0)
+
+    assert restart(world) == [([(0,), (1,), (2,), (3,)], False)]
+
+
+def test_a_batch_that_the_worker_had_finished_is_not_to_blame_nor_is_what_it_held():
+    world = at_work()
+
+    world.die(0, Death(12345))
+
+    assert restart(world) == [([(0,), (1,), (2,), (3,)], False)]
+
+
+def test_when_the_item_is_not_known_the_next_worker_is_to_name_each():
+    world = at_work()
+
+    world.die(0, death(world, names_item=False))
+
+    assert restart(world) == [([(0,), (1,), (2,), (3,)], True)]
+
+
+def test_an_item_that_is_known_runs_alone_behind_those_before_it():
+    world = at_work()
+
+    world.die(0, death(world, ahead=2))
+
+    assert restart(world) == [([(0,), (1,)], False)]
+    world.advance(0)
+    assert world.sent_to(0) == [(0, [(2,)])]
+    assert dispatches(world)[0].careful
+    world.advance(0)
+    assert world.sent_to(0) == [(0, [(3,)])]
+    assert world.handed == [(0, 0), (1, 0), (2, 0)]
+
+
+@pytest.mark.parametrize("crash_retries", [0, 1, 2, 5])
+def test_an_item_is_given_up_after_so_many_deaths_more(crash_retries):
+    world = at_work(crash_retries=crash_retries)
+
+    for died in range(crash_retries):
+        world.die(0, death(world))
+        assert not world.reports, died
+        assert restart(world)[0] == ([(0,)], True)
+    world.die(0, death(world))
+
+    (report,) = world.reports
+    assert (report.stage, report.index, report.worker_id) == (0, 0, 0)
+    assert report.failure.attempts == crash_retries + 1
+    assert report.failure.crashed
+    assert report.failure.summary.startswith("WorkerDiedError: the worker died (SIGKILL)")
+    run_to_the_end(world, Watch(world))
+    assert world.taken == [(1, 0), (2, 0), (3, 0)]
+    check_end(world)
+
+
+def test_the_run_ends_when_that_is_the_stages_policy_and_no_worker_is_started_for_it():
+    shape = Shape((StageShape(policy="raise"),), 1, crash_retries=0, items=4, tells_length=False)
+    world = at_work(shape)
+
+    world.die(0, death(world))
+
+    (cancel,) = world.cancels
+    assert cancel.reason.startswith("stage 's0' failed on item 0: WorkerDiedError")
+    assert cancel.failure is world.reports[0]
+    assert not any(isinstance(command, commands.StartWorker) for command in world.commands)
+
+
+def test_a_batch_whose_workers_die_before_they_can_name_an_item_does_not_go_on_for_ever():
+    world = at_work(crash_retries=1)
+
+    for _ in range(40):
+        if not world.workers[0].queue:
+            break
+        world.die(0, death(world, at_payload=True))
+        world.greet(0)
+
+    assert [report.index for report in world.reports] == [0, 1, 2, 3]
+    run_to_the_end(world, Watch(world))
+    check_end(world)
+
+
+def test_a_later_stage_of_the_chain_is_blamed_when_the_slot_names_it():
+    shape = Shape((StageShape(), StageShape(), StageShape()), 1, crash_retries=0, items=4, tells_length=False)
+    world = at_work(shape)
+    world.nature.decree(0, (0,), end="deadly", stage=1)
+
+    world.die(0, death(world))
+
+    assert [(report.stage, report.failure.stage) for report in world.reports] == [(1, 1)]
+    run_to_the_end(world, Watch(world))
+    assert [book.succeeded for book in world.scheduler.ledger.stages] == [4, 3, 3]
+
+
+def test_what_a_fan_out_sent_before_the_death_is_kept_and_skipped():
+    world = at_work(Shape((StageShape(fans_out=True, buffer=20),), 1, items=4, tells_length=False, out_buffer=9))
+    world.nature.decree(0, (0,), (0, 0), (0, 1), (0, 2), end="deadly")
+
+    world.advance(0, 2)
+    world.die(0, death(world))
+    world.greet(0)
+
+    assert dispatches(world)[0].skip == 2
+    run_to_the_end(world, Watch(world))
+    assert [value for value in world.taken if value[0] == 0] == [(0, 0), (0, 1), (0, 2)]
+    assert [report.index for report in world.reports] == [0]
+    check_end(world)
+
+
+def test_everything_a_dead_worker_held_goes_to_the_front_in_the_order_it_was_sent():
+    world = begin(Shape((StageShape(buffer=8),), workers=1, items=8))
+    while world.can_pack:
+        world.pack()
+    assert len(world.workers[0].queue) == 2
+
+    world.die(0)
+    world.greet(0)
+
+    assert world.sent_to(0) == [(0, [(0,)]), (0, [(1,)])]
+
+
+def test_a_dead_worker_is_replaced_at_once():
+    world = begin(Shape((StageShape(),), workers=2))
+
+    world.die(1)
+
+    assert world.commands[0] == commands.StartWorker(1, 0.0)
+
+
+# ---------------------------------------------------------------------- workers that do not start
+
+
+def starting(workers=2):
+    world = World(Shape((StageShape(),), workers=workers))
+    world.tell(events.RunStarted)
+    return world
+
+
+def start_delays(world):
+    return [command.after_s for command in world.commands if isinstance(command, commands.StartWorker)]
+
+
+def test_a_worker_that_dies_while_it_starts_is_started_again_later_and_later():
+    world = starting()
+
+    world.die(0)
+    assert start_delays(world) == [pytest.approx(0.1)]
+    world.die(0)
+    assert start_delays(world) == [pytest.approx(0.2)]
+
+
+def test_the_third_one_in_a_row_ends_the_run_whoever_they_are():
+    world = starting()
+
+    for number in (0, 1, 0):
+        world.die(number)
+
+    assert world.cancels[0].reason == "workers die while they start: SIGKILL"
+    assert start_delays(world) == []
+
+
+def test_a_hello_in_between_starts_the_count_afresh():
+    world = starting()
+
+    for _ in range(4):
+        world.die(0)
+        world.die(1)
+        world.greet(0)
+        world.die(0)
+
+    assert not world.cancels
+    assert start_delays(world) == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda at: events.StartFailed(at, "no memory"), "workers could not be started: no memory"),
+        (lambda at: events.StageBroken(at, 0, 0, "KeyError: 'x'"), "stage 's0' could not be set up: KeyError: 'x'"),
+    ],
+)
+def test_what_cannot_be_started_or_set_up_is_the_runs_error_at_once(make, reason):
+    world = starting()
+
+    world.tell(make)
+
+    assert [cancel.reason for cancel in world.cancels] == [reason]
+    assert world.scheduler.state is RunState.CANCELLING
+
+
+def test_the_first_reason_wins():
+    world = starting()
+
+    world.tell(events.CancelRequested, "first")
+    world.tell(events.CancelRequested, "second")
+
+    assert [cancel.reason for cancel in world.cancels] == ["first"]
+    assert world.scheduler.reason == "first"
+
+
+@pytest.mark.parametrize("fans_out", [False, True])
+def test_of_several_failures_in_one_report_each_counts_as_failed_and_the_first_is_the_reason(fans_out):
+    shape = Shape((StageShape(fans_out=fans_out, policy="raise"),), 1, items=4, tells_length=False, out_buffer=9)
+    world = at_work(shape)
+    world.nature.decree(0, (0,), (0, 0))
+    for index in (1, 2):
+        world.nature.decree(0, (index,), end="fail")
+    world.nature.decree(0, (3,), end="kill")
+
+    world.advance(0)
+
+    assert world.handed == [(0, 0)]
+    assert [cancel.reason for cancel in world.cancels] == ["stage 's0' failed on item 1: failed"]
+    world.take()
+    world.scheduler.close_books()
+    ledger = world.scheduler.ledger
+    assert (ledger.delivered, ledger.failed, ledger.cancelled, ledger.filtered) == (1, 2, 1, 0)
+
+
+def test_of_several_items_that_will_not_pack_each_counts_as_failed():
+    shape = Shape((StageShape(fans_out=True, policy="raise"),), 1, items=4, tells_length=False, unpackable=1000)
+    world = begin(shape, size=4)
+
+    world.pack()
+
+    world.scheduler.close_books()
+    assert (world.scheduler.ledger.failed, world.scheduler.ledger.filtered) == (4, 0)
+
+
+def test_a_kill_switch_delivers_what_came_before_it():
+    world = at_work()
+    world.nature.decree(0, (2,), end="kill")
+
+    world.advance(0)
+
+    assert world.handed == [(0, 0), (1, 0)]
+    assert world.cancels[0].reason == "the switch"
+
+
+def test_what_the_source_gave_before_it_failed_is_still_delivered():
+    world = begin(Shape((StageShape(),), items=6, source_fails=True))
+
+    run_to_the_end(world, Watch(world))
+
+    assert len(world.handed) == len(world.taken) == 6
+    assert [cancel.reason for cancel in world.cancels] == ["the source failed: broke"]
+    check_end(world)
