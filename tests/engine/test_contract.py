@@ -30,6 +30,7 @@ from mpengine import (
     WorkerDiedError,
     stage,
 )
+from mpengine.coordinator.loop import Coordinator
 
 
 def values(result):
@@ -403,6 +404,31 @@ def test_closing_from_another_thread_ends_a_run_that_waits(every_kind, make_engi
     closer.join()
     assert isinstance(result, Err)
     assert result.reason == "the engine was closed"
+
+
+@pytest.mark.slow
+def test_closing_before_the_run_has_begun_waits_for_it(make_engine, monkeypatch):
+    engine = make_engine("fork")
+    failed = []
+
+    def close():
+        try:
+            engine.close()
+        except RuntimeError as error:
+            failed.append(error)
+
+    closer = threading.Thread(target=close)
+    start = Coordinator.start
+
+    def start_while_somebody_closes(coordinator, feed):
+        start(coordinator, feed)
+        closer.start()
+        closer.join(0.2)
+
+    monkeypatch.setattr(Coordinator, "start", start_while_somebody_closes)
+    result = engine.run([itertools.count(), stages.double])
+    closer.join()
+    assert (result.reason, failed) == ("the engine was closed", [])
 
 
 def test_a_result_that_is_unpacked_while_the_engine_is_closed_ends_the_run(make_engine):
