@@ -142,7 +142,8 @@ def test_items_are_shown_within_bounds(item):
 
 
 def test_an_item_whose_repr_raises_is_shown_by_its_type():
-    assert bounded_repr(BadRepr()) == "<BadRepr, whose repr raised KeyError>"
+    assert bounded_repr(BadRepr()).startswith("<BadRepr")
+    assert "BadRepr" in bounded_repr({BadRepr(): [BadRepr()]})
 
 
 def test_long_messages_are_cut():
@@ -225,7 +226,8 @@ def test_retries_that_cannot_be_meant_are_refused(options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"backoff_s": float("nan")}, {"max_s": float("nan")}, {"factor": float("nan")}, {"backoff_s": "1"}, {"on": 3}]
+    "options",
+    [{"backoff_s": float("nan")}, {"max_s": float("nan")}, {"factor": float("nan")}, {"backoff_s": "1"}, {"on": 3}],
 )
 def test_retries_that_are_no_numbers_or_types_at_all_are_refused_the_same_way(options):
     with pytest.raises(PipelineError):

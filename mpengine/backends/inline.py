@@ -47,6 +47,9 @@ class _NoSlot:
     def begin_stage(self, stage: int) -> None:
         pass
 
+    def describe(self, text: str) -> None:
+        pass
+
 
 class InlineBackend:
     """See ``Backend``.

@@ -150,6 +150,8 @@ class ProcessBackend:
                     record.batch_id if record else None,
                     record.position if record else None,
                     record.stage if record else 0,
+                    record.text if record else "",
+                    record.in_setup if record else False,
                 )
             )
         else:

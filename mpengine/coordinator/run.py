@@ -96,6 +96,8 @@ class Run:
         self._in_hand: Delivery | None = None
         self._unpackable: tuple[events.Failure, ...] = ()
         self._concluding = threading.Lock()
+        self._stepping = threading.Lock()
+        self._stepper: threading.Thread | None = None
         self._has_started = threading.Event()
         self._is_abandoned = False
         self._has_seen_off = False
@@ -176,16 +178,26 @@ class Run:
             if self._coordinator.is_over:
                 self._see_off_inline()
             else:
-                try:
-                    self._coordinator.step()
-                except Exception as error:  # noqa: BLE001 - becomes the run's error
-                    self._coordinator.give_up(error)
+                self._step_inline()
         return delivery
 
+    def _step_inline(self) -> None:
+        """Take one step of the loop in this thread; whoever closes the engine from another one takes turns with it."""
+        with self._stepping:
+            self._stepper = threading.current_thread()
+            try:
+                if not self._coordinator.is_over:
+                    self._coordinator.step()
+            except Exception as error:  # noqa: BLE001 - becomes the run's error
+                self._coordinator.give_up(error)
+            finally:
+                self._stepper = None
+
     def _see_off_inline(self) -> None:
-        if not self._has_seen_off:
-            self._has_seen_off = True
-            self._coordinator.see_off(keep=False, grace_s=self._options.grace_s)
+        with self._stepping:
+            if not self._has_seen_off:
+                self._has_seen_off = True
+                self._coordinator.see_off(keep=False, grace_s=self._options.grace_s)
 
     def _unpack(self, delivery: Delivery) -> tuple[list[Any], tuple[events.Failure, ...]]:
         try:
@@ -212,6 +224,8 @@ class Run:
         What was handed over and not taken by now is left behind.  May be called by another thread than the consumer's,
         which then meets the end as well.
         """
+        if threading.current_thread() is self._stepper:
+            return Err("closed by a stage of its own", None, Report(ok=False))  # whose caller concludes it
         if threading.current_thread() is self._thread and self._thread.is_alive() and not self._is_abandoned:
             # The collector cleans up somebody's abandoned iterator on our own thread, which cannot wait for itself.
             self._is_abandoned = True
@@ -232,7 +246,7 @@ class Run:
     def _await_end(self) -> None:
         if self._backend.in_caller:
             while not self._coordinator.is_over:
-                self._coordinator.step()
+                self._step_inline()
             self._see_off_inline()
         elif threading.current_thread() is not self._thread:
             self._has_started.wait()  # whoever closes the engine may be here before the run has begun

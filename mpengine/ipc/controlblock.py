@@ -26,9 +26,11 @@ SLOT_WORDS: Final = 32
 SLOT_BYTES: Final = SLOT_WORDS * 8
 CANCEL_OFFSET: Final = 64
 
-SEQ, STATE, BATCH, POSITION, STAGE, BEGAN_NS, HEARTBEAT_NS, BATCHES, ITEMS = range(9)
+SEQ, STATE, BATCH, POSITION, STAGE, BEGAN_NS, HEARTBEAT_NS, BATCHES, ITEMS, TEXT_BYTES = range(10)
+TEXT_START: Final = 10 * 8
+MAX_TEXT_BYTES: Final = SLOT_BYTES - TEXT_START
 
-NOTHING, IN_BATCH, IN_ITEM = range(3)
+NOTHING, IN_SETUP, IN_BATCH, IN_ITEM = range(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class SlotRecord:
         heartbeat_at: monotonic time of its last sign of life, in seconds.
         batches: batches it has finished.
         items: items it has finished.
+        in_setup: whether it is building the stages that the batch needs, and has not begun with the batch itself.
+        text: the item in words, if the worker was asked for that.
     """
 
     batch_id: int | None
@@ -52,6 +56,8 @@ class SlotRecord:
     heartbeat_at: float
     batches: int
     items: int
+    in_setup: bool = False
+    text: str = ""
 
 
 class Slot:
@@ -60,13 +66,21 @@ class Slot:
     def __init__(self, words: memoryview) -> None:
         """Bind the slot to its words."""
         self._words = words
+        self._text = words.cast("B")[TEXT_START:SLOT_BYTES]
+
+    def begin_setup(self, batch_id: int) -> None:
+        """Name the batch whose stages are built."""
+        self._name(batch_id, IN_SETUP)
 
     def begin_batch(self, batch_id: int) -> None:
         """Name the batch that is begun, and no item of it."""
+        self._name(batch_id, IN_BATCH)
+
+    def _name(self, batch_id: int, state: int) -> None:
         words = self._words
         words[SEQ] += 1
         words[BATCH] = batch_id
-        words[STATE] = IN_BATCH
+        words[STATE] = state
         words[BEGAN_NS] = words[HEARTBEAT_NS] = time.monotonic_ns()
         words[SEQ] += 1
 
@@ -77,8 +91,17 @@ class Slot:
         words[POSITION] = position
         words[STAGE] = stage
         words[STATE] = IN_ITEM
+        words[TEXT_BYTES] = 0
         words[BEGAN_NS] = words[HEARTBEAT_NS] = time.monotonic_ns()
         words[SEQ] += 1
+
+    def describe(self, text: str) -> None:
+        """Say what the named item is, for whoever has to tell of it should this process die."""
+        content = text.encode("utf-8", "replace")[:MAX_TEXT_BYTES]
+        self._words[SEQ] += 1
+        self._text[: len(content)] = content
+        self._words[TEXT_BYTES] = len(content)
+        self._words[SEQ] += 1
 
     def begin_stage(self, stage: int) -> None:
         """Name the stage that the named item is in now; one word, so that no record is broken."""
@@ -99,6 +122,7 @@ class Slot:
         for _ in range(READ_TRIES):
             before = self._words[SEQ]
             words = self._words[:SLOT_WORDS].tolist()
+            text = bytes(self._text[: min(words[TEXT_BYTES], MAX_TEXT_BYTES)])
             if before % 2 == 0 and self._words[SEQ] == before:
                 state = words[STATE]
                 return SlotRecord(
@@ -109,6 +133,8 @@ class Slot:
                     words[HEARTBEAT_NS] / 1e9,
                     words[BATCHES],
                     words[ITEMS],
+                    in_setup=state == IN_SETUP,
+                    text=text.decode("utf-8", "replace") if state == IN_ITEM else "",
                 )
         return None
 
@@ -119,6 +145,7 @@ class Slot:
 
     def release(self) -> None:
         """Let go of the memory."""
+        self._text.release()
         self._words.release()
 
 

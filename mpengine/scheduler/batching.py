@@ -64,5 +64,5 @@ class BatchSizer:
 
     @property
     def is_long(self) -> bool:
-        """Whether even a batch takes so long that having one in reserve saves nothing and may hold an item up."""
-        return self.item_s * self.size > 2 * TARGET_S
+        """Whether a batch takes, or may take, so long that one in reserve saves nothing and may hold an item up."""
+        return not self.learnt or self.item_s * self.size > 2 * TARGET_S

@@ -132,6 +132,8 @@ class WorkerDied:
         batch_id: the batch its slot named as current; None when it named none.
         position: the item its slot named as current; None when it named none.
         stage: the stage, within the chain, that its slot named.
+        item: what the item is, in words, if the worker left word of that.
+        in_setup: whether it was building the batch's stages, and had not begun with the batch.
     """
 
     at: float
@@ -140,6 +142,8 @@ class WorkerDied:
     batch_id: int | None = None
     position: int | None = None
     stage: int = 0
+    item: str = ""
+    in_setup: bool = False
 
 
 @dataclass(frozen=True, slots=True)

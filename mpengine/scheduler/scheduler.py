@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpengine.errors import InternalError
+from mpengine.errors import InternalError, WorkerDiedError
 from mpengine.policies import ErrorPolicy
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.batching import MAX_BATCH, BatchSizer
@@ -91,6 +91,7 @@ class Scheduler:
         self._source_failure: events.SourceFailed | None = None
         self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers)
         self._failed_starts = 0
+        self._setup_deaths: dict[int, int] = {}
         self._fatal: commands.ReportFailure | None = None
         self._out: list[Command] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -266,6 +267,9 @@ class Scheduler:
 
     def _blame(self, batch: Batch, event: events.WorkerDied) -> None:
         """A worker died at ``batch``: find the item, or run it alone, or give it up (K5)."""
+        if event.in_setup:
+            self._blame_setup(batch, event)
+            return
         position = event.position
         if position is None or not batch.lo <= position < batch.hi:
             if not batch.careful:
@@ -284,11 +288,20 @@ class Scheduler:
         place = min(event.stage, len(chain.stages) - 1)  # a slot may tell anything (K9)
         stage = chain.first_stage + place
         summary = f"WorkerDiedError: the worker died ({event.how}), {batch.deaths} times with this item"
-        failure = events.Failure(position, place, summary, attempts=batch.deaths, crashed=True)
+        failure = events.Failure(position, place, summary, None, event.item, attempts=batch.deaths, crashed=True)
         self.ledger.crash(chain.first_stage, stage)
         self.stock.give_up(batch)
         self._fail_item(stage, failure, batch.origin[position], event.worker_id, batch.family)
         self.stock.settle(batch)
+
+    def _blame_setup(self, batch: Batch, event: events.WorkerDied) -> None:
+        """A worker died while it built a chain's stages: no item is to blame, and none will fare better."""
+        chain = self.plan.chains[batch.chain]
+        deaths = self._setup_deaths[chain.index] = self._setup_deaths.get(chain.index, 0) + 1
+        if deaths > self.settings.crash_retries:
+            names = ", ".join(repr(stage.name) for stage in chain.stages)
+            story = f"stage {names} could not be set up: the worker died ({event.how}), {deaths} times"
+            self._cancel(story, WorkerDiedError(story))
 
     def _on_stage_broken(self, event: events.StageBroken) -> None:
         name = self.plan.stages[event.stage].name

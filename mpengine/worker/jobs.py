@@ -15,15 +15,16 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mpengine.ipc.codec import Broken, Salvaged
+from mpengine.results import bounded_repr
 from mpengine.stages import SKIP, KillSwitch
 from mpengine.worker.chain import LEAVING, UNREADABLE, Fields, Killed, attempt, failure_of
+from mpengine.worker.slices import Tally, map_slice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from mpengine.worker.chain import Chain, Step
 
@@ -43,20 +44,8 @@ class Naming(Protocol):
     def begin_stage(self, stage: int) -> None:
         """Name the stage that it is in."""
 
-
-@dataclass(slots=True)
-class Tally:
-    """What became of items in one stage, for one report; see ``scheduler.events.Tally``."""
-
-    succeeded: int = 0
-    failed: int = 0
-    skipped: int = 0
-    retried: int = 0
-    busy_s: float = 0.0
-
-    def fields(self) -> tuple[int, int, int, int, float]:
-        """Return the figures as they travel."""
-        return (self.succeeded, self.failed, self.skipped, self.retried, self.busy_s)
+    def describe(self, text: str) -> None:
+        """Say what the item is."""
 
 
 @dataclass(slots=True)
@@ -159,12 +148,17 @@ class Job:
 
     def _run_item(self, report: Report) -> None:
         position = self._position
-        self._slot.begin_item(position, 0)
+        self._begin_item(position)
         value, went_through = self._through(position, report, len(self._chain.steps))
         self._position += 1
         if went_through:
             report.results.append(value)
             report.positions.append(position)
+
+    def _begin_item(self, position: int) -> None:
+        self._slot.begin_item(position, 0)
+        if self.careful:  # a worker has died of this one or of its mates: leave word of what it is
+            self._slot.describe(bounded_repr(self._items[position]))
 
     def _through(self, position: int, report: Report, steps: int) -> tuple[Any, bool]:
         """Take an item through the first ``steps`` stages; return what came out, and whether anything did."""
@@ -206,7 +200,7 @@ class Job:
         tallies = [Tally() for _ in self._chain.steps]
         for stage, step in enumerate(self._chain.steps):
             began = time.perf_counter()
-            values = _map_slice(step, stage, values, positions, tallies[stage], found)
+            values = map_slice(step, stage, values, positions, tallies[stage], found)
             tallies[stage].busy_s += time.perf_counter() - began
         for whole, part in zip(report.tallies, tallies, strict=True):
             whole.succeeded += part.succeeded
@@ -226,7 +220,7 @@ class Job:
         position, last = self._position, len(self._chain.steps) - 1
         stream = self._stream
         if stream is None:
-            self._slot.begin_item(position, 0)
+            self._begin_item(position)
             value, went_through = self._through(position, report, last)
             if not went_through:
                 self._position += 1
@@ -340,80 +334,7 @@ class _Stream:
                 closer()
 
 
-def _map_slice(
-    step: Step, stage: int, values: list[Any], positions: list[int], tally: Tally, found: list[Fields]
-) -> list[Any]:  # fmt: skip
-    """Run one stage over a slice; ``positions`` loses the places of the items that do not go on.
-
-    ``list.extend`` keeps what came before an exception, so its length tells which item raised; a ``StopIteration`` out
-    of user code ends it early without a word, which the length tells too.
-    """
-    results: list[Any] = []
-    start = 0
-    while start < len(values):
-        before = len(results)
-        error: BaseException | None = None
-        try:
-            results.extend(step.map(islice(values, start, None)))
-        except KillSwitch as switch:
-            raise Killed(switch.reason) from None
-        except LEAVING:
-            raise
-        except BaseException as raised:  # noqa: BLE001 - the item's error, unless a retry mends it
-            error = raised
-        start += len(results) - before
-        if start == len(values):
-            break
-        item = values[start]
-        if error is None:
-            error = StopIteration("raised by the stage's function")
-        value, error, attempts = _try_again(step, item, error)
-        tally.retried += attempts - 1
-        if error is None:
-            results.append(value)
-        else:
-            tally.failed += 1
-            found.append(failure_of(positions[len(results)], stage, error, item, attempts))
-            del positions[len(results)]
-        start += 1
-    kinds = _kinds(results)
-    if any(issubclass(kind, KillSwitch) for kind in kinds):
-        raise Killed(next(value.reason for value in results if issubclass(type(value), KillSwitch)))
-    if any(kind is type(SKIP) for kind in kinds):
-        kept = [place for place, value in enumerate(results) if value is not SKIP]
-        tally.skipped += len(results) - len(kept)
-        positions[:] = [positions[place] for place in kept]
-        results = [results[place] for place in kept]
-    tally.succeeded += len(results)
-    return results
-
-
-def _kinds(values: list[Any]) -> Iterable[type]:
-    try:
-        return set(map(type, values))
-    except Exception:  # noqa: BLE001 - a user's metaclass may have no hash, or one that raises
-        return list(map(type, values))
-
-
 def _pass_on(report: Report, stage: int, items: int) -> None:
     """Count ``items`` as having come through all stages before ``stage``."""
     for tally in report.tallies[:stage]:
         tally.succeeded += items
-
-
-def _try_again(step: Step, item: object, error: BaseException) -> tuple[Any, BaseException | None, int]:
-    """Give an item that has failed once its further attempts."""
-    attempts = 1
-    while step.retry.is_worth_it(error, attempts):
-        attempts += 1
-        try:
-            value = step.call(item)
-        except KillSwitch as switch:
-            raise Killed(switch.reason) from None
-        except LEAVING:
-            raise
-        except BaseException as raised:  # noqa: BLE001 - the item's error again
-            error = raised
-        else:
-            return value, None, attempts
-    return None, error, attempts

@@ -23,8 +23,9 @@ from mpengine.ipc.codec import PickleCodec, dump_error
 from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock
 from mpengine.ipc.mpqueue import MPQueue
 from mpengine.worker.chain import UNREADABLE, BrokenStageError, Chain, failure_of, pickled
-from mpengine.worker.jobs import DONE, SUSPENDED, Job, Report, Tally
+from mpengine.worker.jobs import DONE, SUSPENDED, Job, Report
 from mpengine.worker.packing import pack_results
+from mpengine.worker.slices import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +106,7 @@ class Worker:
                     raise messages.ProtocolError(msg)
 
     def _run_batch(self, message: messages.RunBatch) -> None:
-        self._slot.begin_batch(message.batch_id)
+        self._slot.begin_setup(message.batch_id)
         try:
             chain = self._chain(message.chain)
         except BrokenStageError as broken:
@@ -114,6 +115,7 @@ class Worker:
             )
             self._outbox.put(report)
             return
+        self._slot.begin_batch(message.batch_id)
         try:
             items = self._codec.unpack(message.payloads[0])
         except Exception as error:  # noqa: BLE001 - nothing of the payload can be made out: every item fails with that

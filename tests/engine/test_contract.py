@@ -647,7 +647,7 @@ def test_an_item_that_will_not_unpickle_fails_alone(make_engine):
     items = [0, 1, stages.BadToUnpickle(), {"a": [stages.BadToUnpickle()]}, 4]
     result = make_engine().run([items, stage(stages.keep, on_error="drop")])
     assert values(result) == [0, 1, 4]
-    assert [error.index for error in result.report.errors] == [2, 3]
+    assert sorted(error.index for error in result.report.errors) == [2, 3]  # which worker reports first is open
     assert "will not be unpickled" in str(result.report.errors[0].error)
 
 

@@ -109,7 +109,9 @@ class Nature:
         last = len(chain.stages) - 1
         for place in range(len(chain.stages)):
             stage = chain.first_stage + place
-            end = next((what for what in ("deadly", "kill", "skip", "fail") if self.happens(what, stage, value)), "done")
+            end = next(
+                (what for what in ("deadly", "kill", "skip", "fail") if self.happens(what, stage, value)), "done"
+            )
             if chain.fans_out and place == last:
                 end = "done" if end == "skip" else end
                 count = self._roll("count", stage, value) % (self.shape.fan + 1)

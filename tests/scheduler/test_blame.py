@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from scheduler_model import Watch, check_end, run_to_the_end
+from scheduler_world import Death, Shape, StageShape, World, begin
 
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.lifecycles import RunState
-from scheduler_model import Watch, check_end, run_to_the_end
-from scheduler_world import Death, Shape, StageShape, World, begin
 
 
 def at_work(shape=None, **more):

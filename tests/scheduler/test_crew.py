@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from scheduler_world import Shape, StageShape, begin, pack_all
+
 from mpengine.scheduler.crew import Crew
 from mpengine.scheduler.lifecycles import WorkerMove
-from scheduler_world import Shape, StageShape, begin, pack_all
 
 
 def crew_of(size, *caps):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from scheduler_model import Watch, check_end, run_to_the_end
+from scheduler_world import Death, Shape, StageShape, begin, pack_all
 
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.batching import TARGET_S
 from mpengine.scheduler.scheduler import lead_bound
-from scheduler_model import Watch, check_end, run_to_the_end
-from scheduler_world import Death, Shape, StageShape, begin, pack_all
 
 
 def resumed(world):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
+from scheduler_model import Watch, possibilities, run_to_the_end
+from scheduler_world import Shape, StageShape, begin
 
 from mpengine.errors import InternalError
 from mpengine.scheduler.batches import Batch, Family
 from mpengine.scheduler.events import CancelRequested, Tally
 from mpengine.scheduler.ledger import Ledger
-from scheduler_model import Watch, possibilities, run_to_the_end
-from scheduler_world import Shape, StageShape, begin
 
 STAGES = (StageShape(), StageShape(fans_out=True), StageShape(buffer=3))
 FUSED = (StageShape(), StageShape(), StageShape(buffer=3))

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-
-from mpengine.scheduler import events
 from scheduler_model import Watch, check_end, run_to_the_end, see_off
 from scheduler_world import Death, Shape, StageShape, World
+
+from mpengine.scheduler import events
 
 IS_LONG = os.environ.get("MPENGINE_HYPOTHESIS") == "long"
 WALKS = 20_000 if IS_LONG else 600

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from scheduler_world import Shape, StageShape, begin
 
 from mpengine.errors import InternalError
 from mpengine.scheduler import events
 from mpengine.scheduler.events import BatchReturned, Chunk, Failure, Progress, Tally
-from scheduler_world import Shape, StageShape, begin
 
 FAILED = Failure(0, 0, "failed")
 

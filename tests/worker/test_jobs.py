@@ -26,6 +26,9 @@ class Slot:
     def begin_stage(self, stage):
         self.named.append((self.named[-1][0], stage))
 
+    def describe(self, text):
+        self.told = text
+
 
 def job_of(chain, items, lo=0, hi=None, *, skip=0, careful=False, slot=None, is_cancelled=lambda: False):
     hi = len(items) if hi is None else hi

@@ -1,0 +1,103 @@
+"""Cheap items, a slice at a time: one tight loop for each stage, and the item that raises found by counting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from mpengine.stages import SKIP, KillSwitch
+from mpengine.worker.chain import LEAVING, Fields, Killed, failure_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mpengine.worker.chain import Step
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of items in one stage, for one report; see ``scheduler.events.Tally``."""
+
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    retried: int = 0
+    busy_s: float = 0.0
+
+    def fields(self) -> tuple[int, int, int, int, float]:
+        """Return the figures as they travel."""
+        return (self.succeeded, self.failed, self.skipped, self.retried, self.busy_s)
+
+
+def map_slice(
+    step: Step, stage: int, values: list[Any], positions: list[int], tally: Tally, found: list[Fields]
+) -> list[Any]:  # fmt: skip
+    """Run one stage over a slice; ``positions`` loses the places of the items that do not go on.
+
+    ``list.extend`` keeps what came before an exception, so its length tells which item raised; a ``StopIteration`` out
+    of user code ends it early without a word, which the length tells too.
+    """
+    results: list[Any] = []
+    start = 0
+    while start < len(values):
+        before = len(results)
+        error: BaseException | None = None
+        try:
+            results.extend(step.map(islice(values, start, None)))
+        except KillSwitch as switch:
+            raise Killed(switch.reason) from None
+        except LEAVING:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - the item's error, unless a retry mends it
+            error = raised
+        start += len(results) - before
+        if start == len(values):
+            break
+        item = values[start]
+        if error is None:
+            error = StopIteration("raised by the stage's function")
+        value, error, attempts = _try_again(step, item, error)
+        tally.retried += attempts - 1
+        if error is None:
+            results.append(value)
+        else:
+            tally.failed += 1
+            found.append(failure_of(positions[len(results)], stage, error, item, attempts))
+            del positions[len(results)]
+        start += 1
+    kinds = _kinds(results)
+    if any(issubclass(kind, KillSwitch) for kind in kinds):
+        raise Killed(next(value.reason for value in results if issubclass(type(value), KillSwitch)))
+    if any(kind is type(SKIP) for kind in kinds):
+        kept = [place for place, value in enumerate(results) if value is not SKIP]
+        tally.skipped += len(results) - len(kept)
+        positions[:] = [positions[place] for place in kept]
+        results = [results[place] for place in kept]
+    tally.succeeded += len(results)
+    return results
+
+
+def _kinds(values: list[Any]) -> Iterable[type]:
+    try:
+        return set(map(type, values))
+    except Exception:  # noqa: BLE001 - a user's metaclass may have no hash, or one that raises
+        return list(map(type, values))
+
+
+def _try_again(step: Step, item: object, error: BaseException) -> tuple[Any, BaseException | None, int]:
+    """Give an item that has failed once its further attempts."""
+    attempts = 1
+    while step.retry.is_worth_it(error, attempts):
+        attempts += 1
+        try:
+            value = step.call(item)
+        except KillSwitch as switch:
+            raise Killed(switch.reason) from None
+        except LEAVING:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - the item's error again
+            error = raised
+        else:
+            return value, None, attempts
+    return None, error, attempts
