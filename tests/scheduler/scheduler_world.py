@@ -8,7 +8,7 @@ anything else.  ``World`` carries out the scheduler's commands and refuses those
 from __future__ import annotations
 
 import zlib
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from mpengine.plan import make_plan
@@ -176,6 +176,7 @@ class World:
         self.sent = {}
         self.deaths = {}
         self.crashed = {}
+        self.setup_deaths = Counter()
         self.reports = []
         self.cancels = []
         self.finished = False
@@ -340,17 +341,21 @@ class World:
         """A worker dies: of nothing that its slot names, or as ``death`` says."""
         worker = self.workers[number]
         batch_id, position, stage = (None, None, 0) if death is None else death.named(self, worker)
-        self._expect_blame(worker, batch_id, position, stage)
+        in_setup = death is not None and death.in_setup
+        self._expected_crash = []
+        if in_setup:
+            self.setup_deaths[worker.jobs[batch_id].chain] += 1
+        else:
+            self._expect_blame(worker, batch_id, position, stage)
         self.workers[number] = FakeWorker()
         crashes = sum(report.failure.crashed for report in self.reports)
-        self.tell(events.WorkerDied, number, "SIGKILL", batch_id, position, stage)
+        self.tell(events.WorkerDied, number, "SIGKILL", batch_id, position, stage, "", in_setup)
         new = [report for report in self.reports if report.failure.crashed][crashes:]
         assert [(report.index, report.stage) for report in new] == self._expected_crash
-        self._expected_crash = []
+        assert self.cancels or max(self.setup_deaths.values(), default=0) <= self.shape.crash_retries
 
     def _expect_blame(self, worker, batch_id, position, stage):
         """Note what K5 asks for."""
-        self._expected_crash = []
         if batch_id not in worker.jobs or self.scheduler.state is not RunState.RUNNING:
             return
         job = worker.jobs[batch_id]
@@ -381,17 +386,19 @@ class World:
         self.tell(events.DeliveryRefused, batch_id)
 
 
-def begin(shape, *, greets=True, size=1):
+def begin(shape, *, greets=True, size=1, knows_cost=True):
     """Return a world whose run has begun, all of whose workers have said hello.
 
     Args:
         shape: the run.
         greets: whether they have.
         size: how many items make a batch at first.
+        knows_cost: whether items are known to cost nothing, so that a worker may have a batch in reserve at once.
     """
     world = World(shape)
     for sizer in world.scheduler.sizers:
         sizer.size = size
+        sizer.learnt = knows_cost
     world.tell(events.RunStarted)
     for number in range(shape.workers if greets else 0):
         world.greet(number)
@@ -413,19 +420,25 @@ class Death:
         ahead: how many items, run and not reported, lie before the one it was at.
         names_item: whether it names the item where it need not.
         at_payload: it was still unpacking the batch, and names no item at all.
+        in_setup: it was still building the chain's stages.
     """
 
     batch_id: int
     ahead: int = 0
     names_item: bool = True
     at_payload: bool = False
+    in_setup: bool = False
 
     def named(self, world, worker):
         """Return batch, position and stage."""
         if self.batch_id not in worker.jobs:
             return self.batch_id, 0, 0
         job = worker.jobs[self.batch_id]
-        if self.at_payload or not (self.names_item or job.careful or world.plan.chains[job.chain].fans_out):
+        if (
+            self.in_setup
+            or self.at_payload
+            or not (self.names_item or job.careful or world.plan.chains[job.chain].fans_out)
+        ):
             return self.batch_id, None, 0
         position = min(job.position + self.ahead, job.hi - 1)
         return self.batch_id, position, world.nature.passage(job.chain, job.items[position]).stage

@@ -15,7 +15,7 @@ def learn(sizer, item_s, times=1, item_bytes=0):
 def test_the_first_batch_is_one_item_since_nothing_is_known():
     sizer = BatchSizer()
 
-    assert (sizer.size, sizer.item_s, sizer.item_bytes, sizer.learnt, sizer.is_long) == (1, 0.0, 0.0, False, False)
+    assert (sizer.size, sizer.item_s, sizer.item_bytes, sizer.learnt, sizer.is_long) == (1, 0.0, 0.0, False, True)
 
 
 def test_batches_grow_step_by_step_up_to_the_limit():

@@ -208,6 +208,20 @@ def test_a_hello_in_between_starts_the_count_afresh():
     assert start_delays(world) == [0.0]
 
 
+def test_a_set_up_that_kills_ends_the_run_and_no_item_is_to_blame():
+    world = at_work(crash_retries=1)
+
+    world.die(0, death(world, in_setup=True))
+    assert restart(world) == [([(0,), (1,), (2,), (3,)], False)]
+    world.die(0, death(world, in_setup=True))
+
+    assert [cancel.reason for cancel in world.cancels] == [
+        "stage 's0' could not be set up: the worker died (SIGKILL), 2 times"
+    ]
+    assert world.reports == []
+    assert not any(isinstance(command, commands.StartWorker) for command in world.commands)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

@@ -84,6 +84,16 @@ def test_p3_nobody_has_a_batch_in_reserve_when_batches_are_long():
     assert len(world.workers[0].queue) == 1
 
 
+def test_p3_nor_before_anything_is_known_of_what_they_cost():
+    world = begin(Shape((StageShape(buffer=8),), workers=1, items=8, tells_length=False), knows_cost=False)
+    pack_all(world)
+    assert len(world.workers[0].queue) == 1
+
+    world.advance(0)
+
+    assert len(world.workers[0].queue) == 2
+
+
 def test_p4_a_batch_is_cut_to_what_fits_the_buffer_behind_it():
     shape = Shape((StageShape(buffer=9), StageShape(buffer=3)), workers=1, items=9, tells_length=False)
     world = begin(shape, size=9)

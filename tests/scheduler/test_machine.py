@@ -118,11 +118,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         choice=st.integers(0, 3),
         ahead=st.integers(0, 3),
         names_item=st.booleans(),
-        at_payload=st.integers(0, 3).map(lambda number: number == 3),
+        before=st.sampled_from(["", "", "", "", "payload", "payload", "setup"]),
     )
-    def die_at_work(self, choice, ahead, names_item, at_payload):
+    def die_at_work(self, choice, ahead, names_item, before):
         number = self._pick(choice, is_busy)
-        self.world.die(number, Death(self.world.workers[number].queue[0], ahead, names_item, at_payload))
+        batch_id = self.world.workers[number].queue[0]
+        self.world.die(number, Death(batch_id, ahead, names_item, before == "payload", before == "setup"))
         self.watch.check(died=True)
 
     @precondition(lambda self: self.is_running and self.world.outlet)
@@ -247,7 +248,8 @@ class Walk:
 
     def _death(self, queue):
         draw = self.draw
-        return Death(queue[0], draw.randint(0, 3), draw.random() < 0.5, draw.random() < 0.2)
+        before = draw.random()
+        return Death(queue[0], draw.randint(0, 3), draw.random() < 0.5, before < 0.2, before > 0.99)
 
 
 @pytest.mark.slow
