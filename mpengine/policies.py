@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mpengine.errors import PipelineError
@@ -65,18 +67,18 @@ class Retry:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 0:
             msg = f"retries must be a whole number of at least 0, not {self.attempts!r}"
             raise PipelineError(msg)
-        for name in ("backoff_s", "max_s"):
-            if getattr(self, name) < 0:
-                msg = f"Retry({name}=...) must be at least 0 seconds, not {getattr(self, name)!r}"
+        for name in ("backoff_s", "factor", "max_s", "jitter"):
+            value = getattr(self, name)
+            least, most = _BOUNDS[name]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                limit = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+                msg = f"Retry({name}=...) must be a number {limit}, not {value!r}"
                 raise PipelineError(msg)
-        if self.factor < 1 or not 0 <= self.jitter <= 1:
-            msg = f"Retry needs factor >= 1 and 0 <= jitter <= 1, not {self.factor!r} and {self.jitter!r}"
-            raise PipelineError(msg)
-        on = (self.on,) if isinstance(self.on, type) else tuple(self.on)
-        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in on):
+        kinds = (self.on,) if isinstance(self.on, type) else self.on
+        if not isinstance(kinds, Iterable) or not all(map(_is_exception_type, kinds := tuple(kinds))):
             msg = f"Retry(on=...) must name exception types, not {self.on!r}"
             raise PipelineError(msg)
-        object.__setattr__(self, "on", on)
+        object.__setattr__(self, "on", kinds)
 
     @classmethod
     def parse(cls, value: Retry | int) -> Retry:
@@ -103,8 +105,15 @@ class Retry:
             attempts: how many attempts there were.
             drawn: a number from 0 to 1; the caller draws it, so that this stays a pure function.
         """
-        wait_s = min(self.max_s, self.backoff_s * self.factor ** (attempts - 1))
+        try:
+            wait_s = min(self.max_s, self.backoff_s * self.factor ** (attempts - 1))
+        except OverflowError:
+            wait_s = self.max_s
         return wait_s * (1 - self.jitter * drawn)
 
 
-NO_RETRY = Retry(attempts=0)
+def _is_exception_type(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
+
+
+_BOUNDS = {"backoff_s": (0, math.inf), "factor": (1, math.inf), "max_s": (0, math.inf), "jitter": (0, 1)}

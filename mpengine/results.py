@@ -5,6 +5,7 @@ After the shape of outcome's ``Value`` and ``Error``: a tagged union that matche
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import reprlib
 from dataclasses import dataclass, field, replace
@@ -74,11 +75,10 @@ class ItemError:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle, with a stand-in where the exception itself does not survive the trip."""
-        error = self.error
-        try:
-            pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-        except Exception:  # noqa: BLE001 - whatever a foreign exception does when pickled, the stand-in tells its name
-            error = stand_in(error)
+        survives = False
+        with contextlib.suppress(Exception):  # whatever a foreign exception does when pickled
+            survives = isinstance(pickle.loads(pickle.dumps(self.error)), BaseException)  # noqa: S301 - our own bytes
+        error = self.error if survives else stand_in(self.error)
         return ItemError, (self.stage, self.index, self.item, error, self.traceback, self.attempts, self.worker_id)
 
 

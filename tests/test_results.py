@@ -50,7 +50,7 @@ def test_err_unwraps_to_its_cause():
 
 
 def test_err_without_a_cause_unwraps_to_an_engine_error_with_its_reason():
-    with pytest.raises(EngineError, match="^why$"):
+    with pytest.raises(EngineError, match=r"^why$"):
         Err("why", None, Report()).unwrap()
 
 
@@ -69,22 +69,22 @@ def test_a_result_cannot_be_changed_but_copied_with_values(result):
 # ---------------------------------------------------------------------- item errors
 
 
-class Unpicklable(Exception):
+class UnpicklableError(Exception):
     def __reduce__(self):
         raise TypeError("no")
 
 
-class LoadsBadly(Exception):
+class LoadsBadlyError(Exception):
     def __init__(self, one, two):
         super().__init__(f"{one} and {two}")
 
 
-class LoadsAsSomethingElse(Exception):
+class LoadsAsTextError(Exception):
     def __reduce__(self):
         return str, ("not an error",)
 
 
-class NeverPrints(Exception):
+class NeverPrintsError(Exception):
     def __str__(self):
         raise RuntimeError("no text")
 
@@ -104,9 +104,9 @@ def test_an_item_error_travels_with_its_exception():
 @pytest.mark.parametrize(
     ("cause", "name"),
     [
-        (Unpicklable("lost"), "Unpicklable: lost"),
-        (LoadsBadly(1, 2), "LoadsBadly: 1 and 2"),
-        (LoadsAsSomethingElse("gone"), "LoadsAsSomethingElse: gone"),
+        (UnpicklableError("lost"), "UnpicklableError: lost"),
+        (LoadsBadlyError(1, 2), "LoadsBadlyError: 1 and 2"),
+        (LoadsAsTextError("gone"), "LoadsAsTextError: gone"),
         (type("Local", (Exception,), {})("made here"), "Local: made here"),
     ],
 )
@@ -125,10 +125,10 @@ def test_an_item_error_reads_as_one_line():
 
 
 def test_an_item_error_of_an_exception_that_cannot_be_printed_can_be():
-    error = ItemError("parse", 7, "'x'", NeverPrints())
+    error = ItemError("parse", 7, "'x'", NeverPrintsError())
 
-    assert "NeverPrints: <its str() raised RuntimeError>" in str(error)
-    assert "NeverPrints" in str(stand_in(error.error))
+    assert "NeverPrintsError: <its str() raised RuntimeError>" in str(error)
+    assert "NeverPrintsError" in str(stand_in(error.error))
 
 
 class BadRepr:

@@ -290,7 +290,6 @@ class Scheduler:
         summary = f"WorkerDiedError: the worker died ({event.how}), {batch.deaths} times with this item"
         failure = events.Failure(position, place, summary, None, event.item, attempts=batch.deaths, crashed=True)
         self.ledger.crash(chain.first_stage, stage)
-        self.stock.give_up(batch)
         self._fail_item(stage, failure, batch.origin[position], event.worker_id, batch.family)
         self.stock.settle(batch)
 

@@ -209,12 +209,6 @@ class Stock:
             if family.live == 0:
                 self.ledger.close_family(family)
 
-    def give_up(self, batch: Batch) -> None:
-        """Take its only item from ``batch``, which is queued; whoever calls this has booked what became of it."""
-        self.backlog.take(batch)
-        self._drop_front(batch, batch.count)
-        self.backlog.put(batch, in_front=True)
-
     def leave(self, batch: Batch) -> None:
         """A cancelled run leaves ``batch`` behind."""
         is_result = batch.chain == len(self.plan.chains)

@@ -79,6 +79,7 @@ def check_places(world):
         assert [place for place, there in places.items() if there] == ([wanted] if wanted else []), batch
         assert (batch.chain == len(world.plan.chains)) == (batch.state in (BatchState.READY, BatchState.TAKEN))
         assert queued.get(number, batch) is batch is held.get(number, batch)
+        assert (batch.worker_id is not None) == (wanted == "held")
     assert queued.keys() | held.keys() | outside <= stock.batches.keys()
 
 
@@ -242,6 +243,7 @@ def _check_fates(world, ledger, model):
     for report in world.reports:
         reported[report.policy is ErrorPolicy.RAISE].add(report.index)
     assert ledger.failed == len(reported[True])
+    assert min(ledger.filtered, ledger.cancelled, ledger.delivered) >= 0
     if world.cancels:
         assert ledger.dropped <= len(reported[False] - reported[True])
         return
@@ -251,6 +253,7 @@ def _check_fates(world, ledger, model):
     assert ledger.dropped == len(dropped)
     assert ledger.delivered == len(model.fates["delivered"] - dropped)
     assert ledger.cancelled == 0
+    assert ledger.filtered == world.next_item - len(model.fates["delivered"] | dropped)
 
 
 # ---------------------------------------------------------------------- a fair world

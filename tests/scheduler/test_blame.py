@@ -56,6 +56,19 @@ def test_when_the_item_is_not_known_the_next_worker_is_to_name_each():
     assert restart(world) == [([(0,), (1,), (2,), (3,)], True)]
 
 
+def test_whatever_a_batch_is_split_into_its_items_are_still_named():
+    world = at_work()
+    world.die(0, death(world, names_item=False))
+    world.greet(0)
+
+    world.die(0, death(world, ahead=2))
+
+    assert restart(world) == [([(0,), (1,)], True)]
+    world.advance(0)
+    world.advance(0)
+    assert [(dispatch.lo, dispatch.careful) for dispatch in dispatches(world)] == [(3, True)]
+
+
 def test_an_item_that_is_known_runs_alone_behind_those_before_it():
     world = at_work()
 

@@ -54,12 +54,14 @@ def test_p1_an_item_that_a_worker_died_of_does_not_go_before_those_ahead_of_it()
 
 
 def test_p2_a_worker_that_is_one_of_the_few_for_a_chain_looks_there_first():
-    world = begin(Shape((StageShape(workers=1, buffer=9), StageShape(buffer=9)), workers=2, items=20))
+    world = begin(Shape((StageShape(workers=1, buffer=9), StageShape(buffer=9)), workers=2, items=20), greets=False)
+    world.greet(0)
     pack_all(world)
 
     world.advance(0)
-
     assert world.sent_to(0) == [(0, [(2,)])]
+
+    world.greet(1)
     assert world.sent_to(1) == [(1, [(0, 0)])]
 
 

@@ -62,7 +62,7 @@ def test_a_batch_that_cannot_move_stays_as_it_is_and_is_shown():
 def test_a_worker_greets_only_while_it_starts():
     worker = Worker(5)
 
-    with pytest.raises(InternalError, match="ABSENT cannot say hello.*worker_id=5"):
+    with pytest.raises(InternalError, match=r"ABSENT cannot say hello.*worker_id=5"):
         worker.move(WorkerMove.GREET)
 
     worker.move(WorkerMove.START)

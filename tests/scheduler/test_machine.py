@@ -18,7 +18,7 @@ from scheduler_world import Death, Shape, StageShape, World
 from mpengine.scheduler import events
 
 IS_LONG = os.environ.get("MPENGINE_HYPOTHESIS") == "long"
-WALKS = 20_000 if IS_LONG else 600
+WALKS = 20_000 if IS_LONG else 1200
 
 stage_shapes = st.builds(
     StageShape,
