@@ -108,7 +108,7 @@ class Retry:
         try:
             wait_s = min(self.max_s, self.backoff_s * self.factor ** (attempts - 1))
         except OverflowError:
-            wait_s = self.max_s
+            wait_s = self.max_s if self.backoff_s else 0.0
         return wait_s * (1 - self.jitter * drawn)
 
 
