@@ -328,6 +328,7 @@ class Scheduler:
         worker.batches += 1
         worker.items += event.consumed
         worker.busy_s += busy_s
+        self._setup_deaths.pop(batch.chain, None)  # it can be set up after all
         weight = batch.size_bytes * event.consumed // (batch.count or 1)
         self.sizers[batch.chain].learn(event.consumed, busy_s, weight)
         self.ledger.tally(chain.first_stage, event.tallies, given)
