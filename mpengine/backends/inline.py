@@ -69,7 +69,7 @@ class InlineBackend:
         self._flag = _Flag()
         self._happened: deque[events.Event] = deque()
         self._to_do: deque[tuple[int, int, int, int]] = deque()
-        self._jobs: dict[int, tuple[int, Job, int]] = {}
+        self._jobs: dict[int, Job] = {}
         self._chains: dict[tuple[int, int], Chain] = {}
 
     def begin(self, plan: Plan) -> None:
@@ -95,13 +95,12 @@ class InlineBackend:
             chain, command.payload, command.lo, command.hi,
             skip=command.skip, careful=command.careful, slot=_NoSlot(), is_cancelled=self._flag.is_set,
         )  # fmt: skip
-        self._jobs[command.batch_id] = command.worker_id, job, command.out_size
+        self._jobs[command.batch_id] = job
         self._to_do.append((command.worker_id, command.batch_id, command.out_size, command.budget))
 
     def resume(self, command: Resume) -> None:
         """See ``Backend``."""
-        _, _, out_size = self._jobs[command.batch_id]
-        self._to_do.append((command.worker_id, command.batch_id, out_size, command.budget))
+        self._to_do.append((command.worker_id, command.batch_id, command.out_size, command.budget))
 
     def wait(self, timeout_s: float | None) -> list[events.Event]:  # noqa: ARG002 - there is always something to do
         """See ``Backend``; runs a part of one batch."""
@@ -113,7 +112,7 @@ class InlineBackend:
 
     def _run_next(self) -> None:
         worker_id, batch_id, out_size, budget = self._to_do.popleft()
-        job = self._jobs[batch_id][1]
+        job = self._jobs[batch_id]
         bind_flag(self._flag)
         self.runs_user_code = True
         try:
@@ -149,7 +148,7 @@ class InlineBackend:
 
     def finish(self, *, keep: bool, grace_s: float) -> list[str]:  # noqa: ARG002 - nobody stays, nobody has to leave
         """See ``Backend``."""
-        for _, job, _ in self._jobs.values():
+        for job in self._jobs.values():
             job.close()
         problems = [problem for chain in self._chains.values() for problem in chain.close()]
         self._jobs.clear()

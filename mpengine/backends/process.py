@@ -107,7 +107,7 @@ class ProcessBackend:
 
     def resume(self, command: Resume) -> None:
         """See ``Backend``."""
-        self._send(command.worker_id, messages.ResumeBatch(command.batch_id, command.budget))
+        self._send(command.worker_id, messages.ResumeBatch(command.batch_id, command.out_size, command.budget))
 
     def _send(self, worker_id: int, message: messages.Message) -> None:
         fleet = self._running_fleet()

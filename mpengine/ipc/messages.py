@@ -57,9 +57,10 @@ class RunBatch:
 
 @dataclass(frozen=True, slots=True)
 class ResumeBatch:
-    """To a worker: go on with a suspended batch for about ``budget`` results."""
+    """To a worker: go on with a suspended batch for ``budget`` results, in chunks of ``out_size``."""
 
     batch_id: int
+    out_size: int
     budget: int
 
 

@@ -4,8 +4,12 @@ Bounds, all in items:
 
 B1. At most ``buffer`` items wait before a chain.  A worker is only sent what fits the buffer behind its chain.
 B2. Behind a chain that fans out, no more items are alive than the buffers behind it hold together, the consumer's too.
-B3. The front of the order of results may exceed both by one item at a time, as long as the consumer is not behind:
-    everything else waits for it, so holding it back would end in a deadlock.
+B3. The front of the order of results may exceed both by one item at a time when everything else has come to rest:
+    all of that waits for it, so holding it back would end in a deadlock.
+B4. Where one item may become many, only the front of the order may fill a bound; what is behind it, and would have to
+    wait for it in any case, may fill half.
+B5. Room is used when an eighth of the bound is free, or all that is wanted: room that opens by crumbs and is used by
+    crumbs would end in batches of one item.
 """
 
 from __future__ import annotations
@@ -69,12 +73,20 @@ class Backlog:
         """Return how many batches wait before ``chain``."""
         return len(self._queues[chain])
 
-    def room(self, chain: int) -> int:
-        """Return how many results of ``chain`` there is room for (B1, B2)."""
+    def room(self, chain: int, share: int = 1) -> int:
+        """Return how many results of ``chain`` there is room for (B1, B2), in one part of ``share`` of it (B4)."""
         room = MAX_BATCH
         if chain < self._last:
-            room = self._chains[chain + 1].buffer - self.waiting[chain + 1] - self.promised[chain]
+            buffer = max(1, self._chains[chain + 1].buffer // share)
+            room = buffer - self.waiting[chain + 1] - self.promised[chain]
         limit = self.limits[chain]
         if limit is not None:
-            room = min(room, limit - sum(self.alive[chain + 1 :]) - self.promised[chain])
+            room = min(room, max(1, limit // share) - sum(self.alive[chain + 1 :]) - self.promised[chain])
         return max(0, room)
+
+    def least(self, chain: int) -> int:
+        """Return how much room is worth using (B5)."""
+        bounds = [self.limits[chain] or MAX_BATCH]
+        if chain < self._last:
+            bounds.append(self._chains[chain + 1].buffer)
+        return max(1, min(*bounds, MAX_BATCH) // 8)

@@ -59,10 +59,11 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Let a worker go on with a batch it has suspended, for about ``budget`` results."""
+    """Let a worker go on with a batch it has suspended, for ``budget`` results in chunks of ``out_size``."""
 
     worker_id: int
     batch_id: int
+    out_size: int
     budget: int
 
 

@@ -92,6 +92,11 @@ class Crew:
         return sum(worker.is_ready and worker.active == 0 for worker in self.workers)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether no worker has anything to do."""
+        return not any(worker.active for worker in self.workers)
+
+    @property
     def is_full(self) -> bool:
         """Whether there is work under way, and no ready worker could take any more."""
         busy = [worker.active for worker in self.workers if worker.is_ready]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mpengine.scheduler.stock import Stock
 
 WORTH_SPLITTING_S = TARGET_S / 8
+UNLEARNT_CHUNK = 16
+"""Results to a chunk while nothing is known of what the next chain makes of them; a chunk can be split later."""
 
 
 class Dispatcher:
@@ -43,6 +45,7 @@ class Dispatcher:
         self._sizers = sizers
         self._depths = tuple(reversed(range(len(sizers))))
         self._chains = stock.plan.chains
+        self._plan_fans_out = stock.plan.fans_out
 
     def commands(self, *, source_ended: bool) -> Iterator[Command]:
         """Yield one command for each batch that a worker gets now."""
@@ -95,24 +98,27 @@ class Dispatcher:
                 yield batch
 
     def _room(self, batch: Batch) -> int:
-        """Return how many results of ``batch`` there is room for (P4, and B3 for the front of the order)."""
-        backlog = self._stock.backlog
-        room = backlog.room(batch.chain)
-        if room == 0 and batch is self._stock.order.head and self._stock.taken < backlog.out_buffer:
-            return 1
-        return room
+        """Return how many results of ``batch`` there is room for (P4), or 0 if it had better wait for more."""
+        backlog, head = self._stock.backlog, self._stock.order.head
+        is_behind = self._plan_fans_out and head is not None and batch is not head
+        room = backlog.room(batch.chain, share=2 if is_behind else 1)
+        fans_out = self._chains[batch.chain].fans_out
+        if room >= backlog.least(batch.chain) or (not fans_out and room >= batch.count):
+            return room
+        if batch is head and self._stock.taken == 0 and self._crew.is_idle:
+            return max(1, room)  # B3
+        return 0
 
     def _send(self, worker: Worker, batch: Batch, room: int, *, source_ended: bool) -> Command:
         budget = min(room, MAX_BATCH)
         if batch.state is BatchState.SUSPENDED:
             self._stock.resume(batch, worker, budget)
-            return Resume(worker.worker_id, batch.batch_id, budget)
+            return Resume(worker.worker_id, batch.batch_id, self._out_size(batch), budget)
         wanted = self._wanted(batch, room, source_ended=source_ended)
         if wanted < batch.count:
             self._stock.split(batch, batch.lo + wanted)
         self._crew.pin(worker, batch.chain)
         self._stock.dispatch(batch, worker, budget)
-        is_last = batch.chain + 1 == len(self._chains)
         return Dispatch(
             worker.worker_id,
             batch.batch_id,
@@ -122,9 +128,16 @@ class Dispatcher:
             batch.hi,
             batch.skip,
             batch.careful,
-            MAX_BATCH if is_last else self._sizers[batch.chain + 1].size,
+            self._out_size(batch),
             budget,
         )
+
+    def _out_size(self, batch: Batch) -> int:
+        """Return how many results of ``batch`` the next chain would like to get at once."""
+        if batch.chain + 1 == len(self._chains):
+            return MAX_BATCH
+        sizer = self._sizers[batch.chain + 1]
+        return sizer.size if sizer.learnt else min(sizer.limit, UNLEARNT_CHUNK)
 
     def _wanted(self, batch: Batch, room: int, *, source_ended: bool) -> int:
         """Return how many items of ``batch`` are to be sent at once."""

@@ -77,7 +77,7 @@ class Worker:
         self._codec = codec
         self._dumped: Sequence[messages.Buffer] = ()
         self._chains: dict[int, Chain] = {}
-        self._suspended: dict[int, tuple[Job, int]] = {}
+        self._suspended: dict[int, Job] = {}
         self._batches = 0
 
     def serve(self) -> None:
@@ -91,8 +91,8 @@ class Worker:
                 case messages.RunBatch():
                     self._run_batch(message)
                 case messages.ResumeBatch():
-                    job, out_size = self._suspended.pop(message.batch_id)
-                    self._work(message.batch_id, job, message.budget, out_size)
+                    job = self._suspended.pop(message.batch_id)
+                    self._work(message.batch_id, job, message.budget, message.out_size)
                 case messages.BeginRun():
                     self._dumped = message.payloads
                 case messages.EndRun():
@@ -142,7 +142,7 @@ class Worker:
             items += report.consumed
             budget -= len(report.results)
             if report.progress == SUSPENDED:
-                self._suspended[batch_id] = job, out_size
+                self._suspended[batch_id] = job
                 break
             if report.progress == DONE or report.kill is not None:
                 job.close()
@@ -180,7 +180,7 @@ class Worker:
 
     def _end_run(self) -> list[str]:
         """Tear everything of the run down; return what went wrong with that."""
-        for job, _ in self._suspended.values():
+        for job in self._suspended.values():
             job.close()
         self._suspended.clear()
         problems = [problem for chain in self._chains.values() for problem in chain.close()]

@@ -1006,3 +1006,10 @@ def test_a_main_program_without_a_guard_works(run_program, method, how):
     assert done.stderr == "stage 'check': item 3 failed: MyError: thirty\n"
     assert done.stdout.splitlines() == ["[0, 10, 20] True", "Err True thirty", "[10, 11, 12]"]
     assert done.returncode == 0
+
+
+def test_a_huge_generator_fills_batches_of_the_size_that_the_next_stage_wants():
+    engine = Engine(2, backend="inline")  # which takes its steps in a fixed order
+    result = engine.run([[40_000], stages.count_up, stages.keep])
+    assert result.unwrap().values == list(range(40_000))
+    assert sum(worker.batches for worker in result.report.snapshot.workers) < 1_000

@@ -88,7 +88,7 @@ def test_short_writes_lose_nothing(pipe, monkeypatch):
 
 def test_more_unanswered_requests_than_fit_are_refused(pipe):
     pipe.put_nowait(batch(1), asks=True)
-    pipe.put_nowait(ResumeBatch(1, 1), asks=True)
+    pipe.put_nowait(ResumeBatch(1, 1, 1), asks=True)
     with pytest.raises(queue.Full):
         pipe.put_nowait(batch(3), asks=True)
     pipe.put_nowait(EndRun(1))

@@ -205,7 +205,7 @@ class World:
                 raise AssertionError(f"S3: {command} after the end")
             case commands.Dispatch():
                 self._dispatch(command)
-            case commands.Resume(worker_id, batch_id, budget):
+            case commands.Resume(worker_id, batch_id, _, budget):
                 worker = self.workers[worker_id]
                 assert worker.state == "ready"
                 job = worker.jobs[batch_id]

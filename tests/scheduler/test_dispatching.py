@@ -200,7 +200,7 @@ def test_b3_fan_outs_within_fan_outs_come_to_their_end_through_buffers_of_one(wo
     check_end(world)
 
 
-def test_b3_the_front_of_the_order_goes_on_where_everything_is_full():
+def test_b3_the_front_of_the_order_goes_on_where_everything_is_full_and_at_rest():
     world = nested_world(2)
     pack_all(world)
     backlog = world.scheduler.backlog
@@ -212,8 +212,40 @@ def test_b3_the_front_of_the_order_goes_on_where_everything_is_full():
     assert (1, 1) in run
     backlog.alive[1] += 50  # there is no room at all any more, in the books at least
     assert backlog.room(1) <= 1
+    assert world.scheduler._dispatcher._room(before) == 0  # somebody is at work, so room may still come
+    busy = {worker: worker.active for worker in world.scheduler.crew}
+    for worker in busy:
+        worker.active = 0
     assert world.scheduler._dispatcher._room(before) == 1
+    for worker, active in busy.items():
+        worker.active = active
     backlog.alive[1] -= 50
+
+
+def test_b4_only_the_front_of_the_order_may_fill_a_bound():
+    world = begin(Shape((StageShape(fans_out=True), StageShape(buffer=40)), workers=2, out_buffer=60, items=1))
+
+    backlog = world.scheduler.backlog
+
+    assert (backlog.room(0), backlog.room(0, share=2)) == (40, 20)
+    backlog.alive[1] += 90
+    assert (backlog.room(0), backlog.room(0, share=2)) == (10, 0)
+    backlog.alive[1] -= 90
+
+
+def test_b5_room_that_opens_by_crumbs_is_not_used_by_crumbs():
+    world = begin(Shape((StageShape(fans_out=True), StageShape(buffer=80)), workers=1, out_buffer=80, items=1))
+    world.nature.decree(0, (0,), *((0, result) for result in range(500)))
+    world.pack()
+    backlog, room = world.scheduler.backlog, world.scheduler._dispatcher._room
+    (batch,) = world.scheduler.stock.batches.values()
+    backlog.promised[0] = 0
+
+    assert backlog.least(0) == 10
+    backlog.waiting[1] = 71
+    assert (backlog.room(0), room(batch)) == (9, 0)
+    backlog.waiting[1] = 70
+    assert (backlog.room(0), room(batch)) == (10, 10)
 
 
 def test_b3_but_not_while_the_consumer_is_behind():
