@@ -6,13 +6,16 @@ backend there is one thread only, and the loop takes its steps when the consumer
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from mpengine.backends.base import Backend, BackendOptions
 from mpengine.backends.cores import available_cores
-from mpengine.coordinator.run import ResultStream, Run, RunOptions
+from mpengine.coordinator.run import Run, RunOptions
+from mpengine.coordinator.stream import ResultStream
 from mpengine.errors import EngineClosedError, EngineError, PipelineError
 from mpengine.metrics import Snapshot
 from mpengine.pipeline import Pipeline
@@ -24,6 +27,8 @@ from mpengine.stages import stage as make_stage
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+_logger = logging.getLogger("mpengine")
 
 DEFAULT_BUFFER = 16384
 DEFAULT_MAX_BYTES = 1 << 30
@@ -79,6 +84,7 @@ class Engine:
         _check_count("buffer", buffer, least=1)
         _check_count("max_bytes", max_bytes, least=1)
         _check_count("crash_retries", crash_retries, least=0)
+        _check_choice("ordered", ordered, (True, False))
         _check_choice("start_method", start_method, START_METHODS)
         _check_choice("backend", backend, BACKENDS)
         for name, seconds in (("grace_s", grace_s), ("metrics_interval_s", metrics_interval_s)):
@@ -102,12 +108,13 @@ class Engine:
         self._grace_s = float(grace_s)
         self._crash_retries = crash_retries
         self._max_bytes = max_bytes or DEFAULT_MAX_BYTES
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
         self._run: Run | None = None
         self._backend: Backend | None = None
         self._last_snapshot = Snapshot()
         self._is_warm = False
         self._is_closed = False
+        self._pid = os.getpid()
 
     # ------------------------------------------------------------------ running
 
@@ -142,7 +149,10 @@ class Engine:
                     values += batch
             except BaseException as error:  # noqa: BLE001 - Ctrl-C in user code of this thread; becomes the result
                 run.cancel(type(error).__name__, error)
-            return run.conclude().with_values(values)
+            result = run.conclude().with_values(values)
+        if isinstance(result, Err) and isinstance(result.cause, Exception):
+            _logger.warning("the run has failed: %s", result.reason)  # for whoever does not look at the result
+        return result
 
     def iter(self, stages: Stages, source: object = None) -> ResultStream:
         """Return the results as they come, bounded by what the consumer takes.
@@ -197,6 +207,9 @@ class Engine:
     def _start(self, run: Run, pipeline: Pipeline) -> None:
         with self._starting:
             self._check_free()
+            if self._backend is not run.backend:
+                msg = "this engine ran another pipeline meanwhile; it runs one at a time"
+                raise EngineError(msg)
             self._run = run
         pipeline.attach(self)
         try:
@@ -208,11 +221,14 @@ class Engine:
             run.cancel(pipeline.cancelled)
 
     def _check_free(self) -> None:
+        if os.getpid() != self._pid:
+            msg = "this engine belongs to the process that this one was forked from; make one of its own"
+            raise EngineError(msg)
         if self._is_closed:
             msg = "the engine is closed"
             raise EngineClosedError(msg)
         if self._run is not None:
-            msg = "this engine runs a pipeline already; it runs one at a time"
+            msg = "this engine runs a pipeline already; it runs one at a time (an iterator that is still open is a run)"
             raise EngineError(msg)
 
     def _make_backend(self) -> Backend:
@@ -269,6 +285,8 @@ class Engine:
     def close(self) -> None:
         """Cancel what runs, and let every worker go; idempotent."""
         self._is_closed = True
+        if os.getpid() != self._pid:
+            return  # a forked child's copy: the workers are the parent's
         run = self._run
         if run is not None:
             run.cancel("the engine was closed")
@@ -306,7 +324,7 @@ def _as_pipeline(stages: Stages, source: object) -> Pipeline:
     if isinstance(stages, Pipeline):
         return stages if source is None else stages.with_source(source)  # type: ignore[arg-type]
     if isinstance(stages, Stage) or not isinstance(stages, Sequence) or isinstance(stages, str | bytes):
-        msg = f"stages must be a Pipeline or a list of stages, not {stages!r:.200}"
+        msg = f"stages must be a Pipeline or a list of stages, not {stages!r:.200}; for one function there is map()"
         raise PipelineError(msg)
     members = list(stages)
     if source is None:
@@ -326,7 +344,7 @@ def _check_count(name: str, value: object, *, least: int) -> None:
         raise ValueError(msg)
 
 
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         msg = f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}"
         raise ValueError(msg)

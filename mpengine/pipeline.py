@@ -11,7 +11,7 @@ from mpengine.errors import PipelineError
 from mpengine.stages import Stage, StageFunction, as_stage, stage
 
 if TYPE_CHECKING:
-    from mpengine.coordinator.run import ResultStream
+    from mpengine.coordinator.stream import ResultStream
     from mpengine.engine import Engine
     from mpengine.metrics import Snapshot
     from mpengine.results import Err, Ok

@@ -71,7 +71,7 @@ def make_plan(stages: Sequence[Stage], *, default_buffer: int, default_policy: E
         PipelineError: the stages cannot run; the message says which and why.
     """
     if not stages:
-        msg = "a pipeline needs at least one stage"
+        msg = "a pipeline needs at least one stage behind its source (which is what a list begins with)"
         raise PipelineError(msg)
     for stage in stages:
         _check(stage, default_policy)

@@ -100,6 +100,11 @@ class Report:
     duration_s: float = 0.0
     ok: bool = True
 
+    def __repr__(self) -> str:
+        """Return the figures that matter, however many values there are."""
+        ending = "ok" if self.ok else "not ok"
+        return f"<Report {ending}: {len(self.values)} values, {len(self.errors)} errors, {self.duration_s:.3f} s>"
+
 
 @dataclass(frozen=True, slots=True)
 class Ok:
@@ -147,6 +152,10 @@ class Err:
     def unwrap(self) -> NoReturn:
         """Raise the cause, or an ``EngineError`` with the reason when there is none."""
         raise self.exception()
+
+    def __bool__(self) -> Literal[False]:
+        """False, so that ``if engine.run(...):`` means what it says."""
+        return False
 
     def exception(self) -> BaseException:
         """Return what ``unwrap`` raises."""

@@ -6,13 +6,14 @@ where it is written.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, overload
+from typing import Any, Final, NoReturn, overload
 
 from mpengine.errors import PipelineError
 from mpengine.policies import ErrorPolicy, Retry
@@ -57,6 +58,8 @@ class WorkerState:
         worker_id: the worker's slot number.
         values: everything kept, by name.
     """
+
+    __slots__ = ("values", "worker_id")
 
     def __init__(self, worker_id: int = 0) -> None:
         """Start empty."""
@@ -121,6 +124,9 @@ class Stage:
             raise PipelineError(msg)
         if not callable(self.fn):
             msg = f"a stage needs something callable, not {self.fn!r}"
+            raise PipelineError(msg)
+        if not isinstance(self.name, str):
+            msg = f"stage {_name_of(self.fn)!r}: name must be a string, not {self.name!r}"
             raise PipelineError(msg)
         if not self.name:
             object.__setattr__(self, "name", _name_of(self.fn))
@@ -198,6 +204,13 @@ class Stage:
         if len(args) == 1 and not kwargs and self.takes_state:
             return self.fn(args[0], WorkerState())
         return self.fn(*args, **kwargs)
+
+    def __rshift__(self, other: object) -> NoReturn:
+        """Say how a pipeline begins."""
+        msg = "a pipeline begins with its source: Pipeline(source) >> first >> second"
+        raise TypeError(msg)
+
+    __rrshift__ = __rshift__
 
     def __repr__(self) -> str:
         """Return the name and the options that are not at their defaults."""
@@ -298,7 +311,10 @@ def stage(fn: StageFunction | None = None, **options: Any) -> Stage | Callable[[
     """
     unknown = sorted(set(options) - {f.name for f in fields(Stage) if f.kw_only})
     if unknown:
-        msg = f"a stage has no option {', '.join(map(repr, unknown))}"
+        known = [f.name for f in fields(Stage) if f.kw_only]
+        alike = [name for option in unknown for name in difflib.get_close_matches(option, known, 1)]
+        hint = f"; did you mean {', '.join(map(repr, alike))}?" if alike else f"; there are {', '.join(known)}"
+        msg = f"a stage has no option {', '.join(map(repr, unknown))}{hint}"
         raise PipelineError(msg)
     if fn is None:
         return lambda wrapped: Stage(wrapped, **options)

@@ -51,6 +51,9 @@ class NotStarted:
     reason: str
 
 
+BURIAL_S = 1.0
+"""How long the news of a death may take."""
+
 Happening = Heard | Lost | NotStarted
 
 
@@ -74,7 +77,7 @@ class Fleet:
         self._selector = selectors.EpollSelector()
         self._selector.register(bell_fd, selectors.EVENT_READ)
         self._selector.register(self._registry.fileno(), selectors.EVENT_READ)
-        self._own = [self._block.fd, self.event.fileno(), self.event.write_fd, self._selector.fileno()]
+        self._own = [self._block.fd, self.event.fileno(), self.event.write_fd]
         for fd in self._own:
             close_in_forked_children(fd)
 
@@ -184,26 +187,32 @@ class Fleet:
     def climb(self, grace_s: float, is_hurried: Callable[[], bool], hear: Callable[[Happening], None]) -> None:
         """Wait for the workers that were asked to leave; then terminate, then kill those that stay.
 
+        Whoever is to tell of a death may be stopped itself (somebody sent the fork server a SIGSTOP); so the wait for
+        the killed has an end as well, and ``close`` does the rest.
+
         Args:
             grace_s: seconds before the first rung.
             is_hurried: whether somebody has lost patience.
             hear: gets everything that happens meanwhile.
         """
         ladder = StopLadder(time.monotonic(), grace_s)
-        while self.links:
+        give_up_at = ladder.began_at + grace_s + ladder.term_s + BURIAL_S
+        while self.links and time.monotonic() < give_up_at:
             for link in self.links.values():
                 if not link.greeted:
                     self.kill(link)  # still on its way up: it holds nothing, and nobody has to wait for it
             at = time.monotonic()
             if is_hurried():
                 ladder.hurry(at)
+                give_up_at = min(give_up_at, at + BURIAL_S)
             for rung in ladder.rungs_due(at):
                 if rung is Rung.TERMINATE:
                     self._registry.terminate_all()
                 else:
                     self._registry.kill_all()
             deadline = ladder.deadline_at(at)
-            for happening in self.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            deadline = give_up_at if deadline is None else min(deadline, give_up_at)
+            for happening in self.wait(max(0.0, deadline - time.monotonic())):
                 hear(happening)
 
     def _forget_unborn(self, worker_id: int | None) -> None:
@@ -222,7 +231,7 @@ class Fleet:
             return
         for fd in self._own:
             forget(fd)
-        self._registry.close()
+        self._registry.close(BURIAL_S)
         for link in list(self.links.values()):
             self._drop(link)
         survivors = self._registry.verify_gone()

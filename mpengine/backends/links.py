@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -35,9 +36,13 @@ class Link:
         self.worker_id = worker_id
         self.generation = generation
         self.slot = slot
-        self.inbox = MPQueue.pipe(maxsize=CREDIT)
-        self.outbox = MPQueue.pipe()
-        self._lifeline_r, self._lifeline_w = os.pipe2(os.O_CLOEXEC)
+        with contextlib.ExitStack() as on_error:  # descriptors may run out at each of these
+            self.inbox = MPQueue.pipe(maxsize=CREDIT)
+            on_error.callback(self.inbox.close)
+            self.outbox = MPQueue.pipe()
+            on_error.callback(self.outbox.close)
+            self._lifeline_r, self._lifeline_w = os.pipe2(os.O_CLOEXEC)
+            on_error.pop_all()
         self.greeted = False
         self.is_closed = False
         self.served = 0

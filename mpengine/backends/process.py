@@ -22,7 +22,6 @@ from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
 from mpengine.errors import PipelineError
 from mpengine.ipc import messages
 from mpengine.ipc.codec import PickleCodec, dump
-from mpengine.processes.spawning import close_in_forked_children, forget
 from mpengine.scheduler import events
 
 if TYPE_CHECKING:
@@ -61,7 +60,6 @@ class ProcessBackend:
         self._bell_r, self._bell_w = socket.socketpair()
         for bell in (self._bell_r, self._bell_w):
             bell.setblocking(False)  # noqa: FBT003 - the standard library's signature
-            close_in_forked_children(bell.fileno())
 
     # ------------------------------------------------------------------ a run
 
@@ -221,28 +219,27 @@ class ProcessBackend:
         return self._problems
 
     def _await_teardown(self, fleet: Fleet, grace_s: float) -> None:
-        """Wait until every worker that took part has torn its stages down; one that does not is killed."""
+        """Wait until every worker that took part has torn its stages down; if one does not, all have to go."""
         deadline = time.monotonic() + grace_s
-        while True:
-            late = [link for link in fleet.links.values() if link.greeted and link.served != self._run_id]
+        while late := [link for link in fleet.links.values() if link.greeted and link.served != self._run_id]:
             left_s = deadline - time.monotonic()
-            if not late:
-                return
             if left_s <= 0 or self._is_hurried:
-                for link in late:
-                    fleet.kill(link)
-                    self._problems.append(f"worker {link.worker_id}: tear-down took over {grace_s} s; killed")
-                deadline = float("inf")  # a killed worker is gone in a moment
-            for happening in fleet.wait(None if left_s <= 0 or deadline == float("inf") else left_s):
+                names = ", ".join(str(link.worker_id) for link in late)
+                self._problems.append(f"worker {names}: tear-down took over {grace_s} s; killed")
+                self._let_go(fleet, 0.0)
+                return
+            for happening in fleet.wait(left_s):
                 self._take_in(happening)
 
     def _let_go(self, fleet: Fleet, grace_s: float) -> None:
         if not self._is_cancelled:
             for link in fleet.links.values():
                 fleet.send_pill(link, at_once=False)
-        fleet.climb(grace_s, lambda: self._is_hurried, self._take_in)
-        self._fleet = None
-        fleet.close()
+        try:
+            fleet.climb(grace_s, lambda: self._is_hurried, self._take_in)
+        finally:
+            self._fleet = None
+            fleet.close()
 
     def wake(self) -> None:
         """See ``Backend``."""
@@ -267,9 +264,7 @@ class ProcessBackend:
                 fleet.send_pill(link, at_once=True)
             self._let_go_quietly(fleet)
         for bell in (self._bell_r, self._bell_w):
-            if bell.fileno() != -1:
-                forget(bell.fileno())
-                bell.close()
+            bell.close()
 
     def _let_go_quietly(self, fleet: Fleet) -> None:
         self._is_cancelled = True

@@ -8,6 +8,8 @@
 ==============  ====================================================================
 ``loop``        waits, feeds events to the scheduler, carries out its commands
 ``feed``        pulls the source and packs it, off the loop
+``run``         one run, seen from the consumer's side
+``stream``      its results as an iterator
 ``outlet``      what is on its way from the loop to the consumer
 ``snapshots``   the scheduler's books as a ``Snapshot``, from any thread
 ``failures``    failed items, kept and logged at a limited rate

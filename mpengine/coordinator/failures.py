@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpengine.errors import WorkerDiedError, with_remote_traceback
 from mpengine.ipc.codec import load_error
+from mpengine.policies import ErrorPolicy
 from mpengine.results import MAX_REPORTED_ERRORS, ItemError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Failures:
         """Keep a failure, and log it unless its stage was logged less than ``LOG_EVERY_S`` ago."""
         if len(self._kept) < MAX_REPORTED_ERRORS:
             self._kept.append(report)
+        if report.policy is ErrorPolicy.RAISE:
+            return  # it ends the run, whose result or exception tells of it
         last = self._logged_at.get(report.stage)
         if last is not None and at - last < LOG_EVERY_S:
             self._held_back[report.stage] += 1
@@ -63,7 +66,7 @@ class Failures:
     def tell_held_back(self) -> None:
         """Log how many were held back and never told; at the end of a run."""
         for stage, count in sorted(self._held_back.items()):
-            _logger.warning("stage %r: %d more items failed", self._names[stage], count)
+            _logger.warning("stage %r: %d more item%s failed", self._names[stage], count, "s" if count > 1 else "")
         self._held_back.clear()
 
     def item_errors(self) -> list[ItemError]:

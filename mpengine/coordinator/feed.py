@@ -53,6 +53,9 @@ def failed(error: BaseException) -> events.SourceFailed:
 class Feed(Protocol):
     """Pulls a source."""
 
+    threads: Sequence[threading.Thread]
+    """The threads it pulls and packs on."""
+
     runs_user_code: bool
     """Whether the source's code runs in the caller's thread at this moment."""
 
@@ -82,6 +85,7 @@ class InlineFeed:
         self._post = post
         self._iterator: Iterator[Any] | None = None
         self._has_ended = False
+        self.threads: Sequence[threading.Thread] = ()
         self.runs_user_code = False
 
     def pull(self, count: int, batch_size: int) -> None:
@@ -165,7 +169,7 @@ class ThreadedFeed:
         self._is_closing = False
         self._problem: BaseException | None = None
         roles = [self._pack_slices] if is_indexed(source) else [self._pull_items, self._pack_items]
-        self._threads = [
+        self.threads: Sequence[threading.Thread] = [
             threading.Thread(target=role, name=f"mpengine-{role.__name__.strip('_')}", daemon=True) for role in roles
         ]
         self._has_begun = False
@@ -174,7 +178,7 @@ class ThreadedFeed:
         """See ``Feed``."""
         if not self._has_begun:
             self._has_begun = True
-            for thread in self._threads:
+            for thread in self.threads:
                 thread.start()
         with self._changed:
             self._allowance += count
@@ -192,9 +196,9 @@ class ThreadedFeed:
         if not self._has_begun:
             return True
         deadline = time.monotonic() + timeout_s
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in self.threads)
 
     # ------------------------------------------------------------------ a source that can be cut
 

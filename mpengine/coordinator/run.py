@@ -7,19 +7,19 @@ runs user code, and tells the loop what it has taken, which is what lets more of
 from __future__ import annotations
 
 import atexit
-import itertools
+import os
+import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from mpengine.coordinator.feed import Feed, InlineFeed, ThreadedFeed
 from mpengine.coordinator.loop import Coordinator
 from mpengine.coordinator.opening import length_of
 from mpengine.coordinator.outlet import Delivery, End
-from mpengine.coordinator.signals import graceful_signals
+from mpengine.coordinator.signals import graceful_signals, sigpipe_blocked
 from mpengine.coordinator.snapshots import take_snapshot
 from mpengine.ipc.codec import Broken, Salvaged
 from mpengine.results import Err, Ok, Report
@@ -28,6 +28,7 @@ from mpengine.scheduler.scheduler import Scheduler, Settings
 from mpengine.worker.chain import UNREADABLE, format_traceback, summarize
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from mpengine.backends.base import Backend
@@ -75,7 +76,7 @@ class Run:
         self, plan: Plan, source: object, backend: Backend, options: RunOptions, on_end: Callable[[Run], None]
     ) -> None:
         """Bind the parts; nothing runs yet."""
-        self._backend = backend
+        self.backend = backend
         self._options = options
         self._on_end = on_end
         self._plan = plan
@@ -96,24 +97,32 @@ class Run:
         self._in_hand: Delivery | None = None
         self._unpackable: tuple[events.Failure, ...] = ()
         self._concluding = threading.Lock()
-        self._stepping = threading.Lock()
+        self._stepping = threading.RLock()  # a signal handler may close the engine on this very thread
         self._stepper: threading.Thread | None = None
+        self._concluder: threading.Thread | None = None
+        self._taking = threading.Lock()
+        self._pid = os.getpid()
         self._has_started = threading.Event()
         self._is_abandoned = False
         self._has_seen_off = False
         self.result: Ok | Err | None = None
 
     @property
+    def is_here(self) -> bool:
+        """Whether this is the process that the run belongs to, and not a child that was forked from it."""
+        return os.getpid() == self._pid
+
+    @property
     def in_caller(self) -> bool:
         """Whether stage functions run in the consumer's own thread."""
-        return self._backend.in_caller
+        return self.backend.in_caller
 
     def watch_signals(self) -> AbstractContextManager[None]:
         """Return a context in which Ctrl-C and SIGTERM cancel the run in order, and once more at once."""
         return graceful_signals(self.cancel, self.hurry, self._runs_user_code)
 
     def _runs_user_code(self) -> bool:
-        return self._backend.runs_user_code or self._feed.runs_user_code
+        return self.backend.runs_user_code or self._feed.runs_user_code
 
     def start(self) -> None:
         """Begin.
@@ -122,35 +131,43 @@ class Run:
             PipelineError: the stages will not travel.
         """
         try:
-            self._backend.begin(self._plan)
-            try:
-                self._coordinator.start(self._feed)
-            except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off
-                self._coordinator.give_up(error)
-            if not self._backend.in_caller:
+            with sigpipe_blocked():
+                self.backend.begin(self._plan)
+                try:
+                    self._coordinator.start(self._feed)
+                except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off
+                    self._coordinator.give_up(error)
+            if not self.backend.in_caller:
                 self._thread.start()
         finally:
             self._has_started.set()
         _live.add(self)
 
     def _body(self) -> None:
+        # A writer whose reader has died is told by an error; where the program has SIGPIPE at its default, a signal
+        # would end it instead.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
         self._coordinator.run(keep=self._options.keep, grace_s=self._options.grace_s)
-        if self._is_abandoned:
-            self.conclude()
+        # Somebody else who concludes the run at this moment waits for this very thread, so it waits for nobody.
+        if self._is_abandoned and self._concluding.acquire(blocking=False):
+            try:
+                self._conclude()
+            finally:
+                self._concluding.release()
 
     def cancel(self, reason: str, error: BaseException | None = None) -> None:
         """Ask for the end; from any thread or signal handler, any number of times."""
         self._coordinator.post(events.CancelRequested(time.monotonic(), reason, error))
-        if self._backend.in_caller:
-            self._backend.cancel()  # the loop cannot: it is inside the stage function that asks cancelled()
+        if self.backend.in_caller:
+            self.backend.cancel()  # the loop cannot: it is inside the stage function that asks cancelled()
 
     def hurry(self) -> None:
         """Give up all patience with workers; from any thread or signal handler."""
-        self._backend.hurry()
+        self.backend.hurry()
 
     def snapshot(self) -> Snapshot:
         """Return the figures so far; from any thread."""
-        return take_snapshot(self._scheduler, self._backend.pid_of, self._coordinator.ended_at)
+        return take_snapshot(self._scheduler, self.backend.pid_of, self._coordinator.ended_at)
 
     # ------------------------------------------------------------------ the consumer's thread
 
@@ -160,19 +177,24 @@ class Run:
         Args:
             unpack: whether anybody wants the values; if not, the list is empty.
         """
+        with self._taking:  # an iterator may be shared by threads
+            return self._next_batch(unpack=unpack)
+
+    def _next_batch(self, *, unpack: bool) -> list[Any] | None:
         if self._in_hand is not None:
             taken = events.DeliveryTaken(time.monotonic(), self._in_hand.batch_id, self._unpackable)
             self._in_hand = None
             self._coordinator.post(taken)
         delivery = self._next_delivery()
         if isinstance(delivery, End):
+            self._coordinator.outlet.put(delivery)  # for whoever else may wait
             return None
         self._in_hand = delivery
         values, self._unpackable = self._unpack(delivery) if unpack else ([], ())
         return values
 
     def _next_delivery(self) -> Delivery | End:
-        if not self._backend.in_caller:
+        if not self.backend.in_caller:
             return self._coordinator.outlet.get()
         while (delivery := self._coordinator.outlet.get_nowait()) is None:
             if self._coordinator.is_over:
@@ -197,11 +219,15 @@ class Run:
         with self._stepping:
             if not self._has_seen_off:
                 self._has_seen_off = True
-                self._coordinator.see_off(keep=False, grace_s=self._options.grace_s)
+                self._stepper = threading.current_thread()
+                try:
+                    self._coordinator.see_off(keep=False, grace_s=self._options.grace_s)
+                finally:
+                    self._stepper = None
 
     def _unpack(self, delivery: Delivery) -> tuple[list[Any], tuple[events.Failure, ...]]:
         try:
-            values = self._backend.codec.unpack(delivery.payload)
+            values = self.backend.codec.unpack(delivery.payload)
         except Exception as error:  # noqa: BLE001 - nothing of the payload can be made out: every result fails with that
             values = Salvaged(Broken(error) for _ in range(delivery.hi))
         is_salvaged = isinstance(values, Salvaged)
@@ -224,27 +250,43 @@ class Run:
         What was handed over and not taken by now is left behind.  May be called by another thread than the consumer's,
         which then meets the end as well.
         """
-        if threading.current_thread() is self._stepper:
-            return Err("closed by a stage of its own", None, Report(ok=False))  # whose caller concludes it
-        if threading.current_thread() is self._thread and self._thread.is_alive() and not self._is_abandoned:
-            # The collector cleans up somebody's abandoned iterator on our own thread, which cannot wait for itself.
+        me = threading.current_thread()
+        if me in (self._stepper, self._concluder) or os.getpid() != self._pid:
+            # A stage closes its own engine, or the collector or a signal handler comes in between, or this is a forked
+            # child's copy: whoever is at it already, here or in the parent, concludes the run.
+            return Err("closed from within", None, Report(ok=False))
+        if me is self._thread or me in self._feed.threads:
+            # The collector cleans up somebody's abandoned iterator on a thread of ours, which cannot wait for itself.
             self._is_abandoned = True
             return Err("abandoned", None, Report(ok=False))
         with graceful_signals(lambda *_: self.hurry(), self.hurry), self._concluding:
-            if self.result is None:
-                self._await_end()
-                self._refuse(self._in_hand)
-                self._in_hand = None
-                while isinstance(delivery := self._coordinator.outlet.get_nowait(), Delivery):
-                    self._refuse(delivery)
-                self._coordinator.outlet.put(End())  # for a consumer that waits meanwhile, in a thread of its own
-                self.result = self._close_books()
-                _live.discard(self)
-                self._on_end(self)
+            return self._conclude()
+
+    def _conclude(self) -> Ok | Err:
+        """Conclude the run; the caller holds the lock for that."""
+        if self.result is not None:
             return self.result
+        self._concluder = threading.current_thread()
+        try:
+            self._await_end()
+            self._refuse(self._in_hand)
+            self._in_hand = None
+            while isinstance(delivery := self._coordinator.outlet.get_nowait(), Delivery):
+                self._refuse(delivery)
+            self._coordinator.outlet.put(End())  # for a consumer that waits meanwhile, in a thread of its own
+            result = self._close_books()
+            _live.discard(self)
+            self.result = result
+            try:
+                self._on_end(self)
+            except Exception as error:  # noqa: BLE001 - becomes the run's error: run() raises for none
+                self.result = Err(summarize(error), error, result.report)
+        finally:
+            self._concluder = None
+        return self.result
 
     def _await_end(self) -> None:
-        if self._backend.in_caller:
+        if self.backend.in_caller:
             while not self._coordinator.is_over:
                 self._step_inline()
             self._see_off_inline()
@@ -278,96 +320,9 @@ class Run:
         return Ok(report) if reason is None else Err(reason, cause, report)
 
 
-class _Batches(Iterator[list[Any]]):
-    """The lists of results.  When nobody holds this any more, the run is over."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._is_over = False  # whether the consumer knows of the end
-
-    def __next__(self) -> list[Any]:
-        if self._is_over:
-            raise StopIteration
-        batch = None if self._run.result is not None else self._next()
-        if batch is not None:
-            return batch
-        self._is_over = True
-        result = self._run.conclude()
-        if isinstance(result, Err):
-            raise result.exception()
-        raise StopIteration
-
-    def _next(self) -> list[Any] | None:
-        try:
-            if self._run.in_caller:
-                with self._run.watch_signals():
-                    return self._run.next_batch()
-            return self._run.next_batch()
-        except BaseException as error:  # Ctrl-C, most likely: in order now, and at once if it comes again
-            self._is_over = True
-            self._run.cancel("SIGINT" if isinstance(error, KeyboardInterrupt) else type(error).__name__, error)
-            self._run.conclude()
-            raise
-
-    def close(self) -> None:
-        self._is_over = True
-        if self._run.result is None:
-            self._run.cancel("the results were not wanted any more")
-            self._run.conclude()
-
-    def __del__(self) -> None:
-        self.close()
-
-
-class ResultStream(Iterator[Any]):
-    """The results of a run as they come; closing it early cancels the run and leaves nothing behind.
-
-    An iterator and a context manager.  Dropping the last reference closes it.
-    """
-
-    def __init__(self, run: Run) -> None:
-        """Begin with the first result."""
-        self._run = run
-        self._batches = _Batches(run)
-        self._values = itertools.chain.from_iterable(self._batches)
-
-    def __iter__(self) -> Iterator[Any]:  # noqa: PYI034 - not itself, see below
-        """Return the iterator."""
-        return self._values  # which knows the lists but not this object: no cycle, and no call of ours for each result
-
-    def __next__(self) -> Any:
-        """Return the next result, waiting for it.
-
-        Raises:
-            Exception: the run's cause, when the run failed.
-        """
-        return next(self._values)
-
-    @property
-    def result(self) -> Ok | Err | None:
-        """How the run ended, without its values; None before the end."""
-        return self._run.result
-
-    def snapshot(self) -> Snapshot:
-        """Return the figures so far; from any thread."""
-        return self._run.snapshot()
-
-    def close(self) -> None:
-        """Cancel the run if it still goes on, and wait until nothing of it is left; idempotent."""
-        self._batches.close()
-
-    def __enter__(self) -> Self:
-        """Return the stream."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the stream."""
-        self.close()
-
-
 def _end_live_runs() -> None:
     """The interpreter is about to exit: end what nobody has ended."""
-    for run in list(_live):
+    for run in [run for run in _live if run.is_here]:
         run.cancel("the interpreter exits")
         run.hurry()
         run.conclude()

@@ -14,6 +14,18 @@ SIGTERM_STATUS = 128 + signal.SIGTERM
 
 
 @contextlib.contextmanager
+def sigpipe_blocked() -> Iterator[None]:
+    """Have a write to a worker that has died raise, even where the program has SIGPIPE at its default."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        yield
+    finally:
+        if signal.SIGPIPE not in before:
+            signal.sigtimedwait({signal.SIGPIPE}, 0)  # else it would be delivered now
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def graceful_signals(
     cancel: Callable[[str, BaseException], None],
     hurry: Callable[[], None],

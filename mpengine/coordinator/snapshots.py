@@ -14,6 +14,7 @@ from mpengine.metrics import Snapshot, StageMetrics, WorkerMetrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mpengine.scheduler.crew import Worker
     from mpengine.scheduler.scheduler import Scheduler
 
 READ_TRIES = 1000
@@ -46,7 +47,7 @@ def _read(scheduler: Scheduler, pid_of: Callable[[int], int | None], ended_at: f
         WorkerMetrics(
             worker.worker_id,
             pid_of(worker.worker_id),
-            worker.life.value if not worker.is_ready else ("busy" if worker.active else "idle"),
+            _state_of(worker, has_ended=ended_at is not None),
             worker.batches,
             worker.items,
             worker.busy_s,
@@ -68,6 +69,14 @@ def _read(scheduler: Scheduler, pid_of: Callable[[int], int | None], ended_at: f
         cancelled=ledger.cancelled,
         lead_bound=scheduler.window,
     )
+
+
+def _state_of(worker: Worker, *, has_ended: bool) -> str:
+    if has_ended:
+        return "idle" if worker.is_ready else "absent"
+    if not worker.is_ready:
+        return worker.life.value
+    return "busy" if worker.active else "idle"
 
 
 def _stages(scheduler: Scheduler, elapsed_s: float) -> tuple[StageMetrics, ...]:

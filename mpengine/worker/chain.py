@@ -154,9 +154,18 @@ LEAVING = (SystemExit, KeyboardInterrupt)
 """What user code raises to end its process, not its item."""
 
 
-def failure_of(position: int, stage: int, error: BaseException, item: object, attempts: int) -> Fields:
-    """Return the fields of a ``scheduler.events.Failure``, with the exception as it is."""
-    return (position, stage, summarize(error), error, bounded_repr(item), format_traceback(error), attempts, False)
+def failure_of(position: int, stage: int, error: BaseException, item: object, attempts: int, what: str = "") -> Fields:
+    """Return the fields of a ``scheduler.events.Failure``, with the exception as it is; ``what`` begins the summary."""
+    return (
+        position,
+        stage,
+        what + summarize(error),
+        error,
+        bounded_repr(item),
+        format_traceback(error),
+        attempts,
+        False,
+    )
 
 
 def pickled(failure: Fields) -> Fields:

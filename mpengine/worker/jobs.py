@@ -254,6 +254,10 @@ class Job:
         """Whether one item may become many."""
         return self._chain.fans_out
 
+    def item(self, position: int) -> object:
+        """Return the item that a result came from, as the chain was given it."""
+        return self._items[position]
+
     def is_at(self, position: int) -> bool:
         """Whether the item at ``position`` is being streamed and not at its end."""
         return self._stream is not None and position == self._position

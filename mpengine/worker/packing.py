@@ -41,7 +41,7 @@ def pack_results(job: Job, report: Report, codec: Codec, out_size: int) -> tuple
             payload = codec.pack(results)
         except Exception:  # noqa: BLE001 - told result by result
             _, bad = pack_apart(codec, results)
-            positions = _fail_unpackable(job, report, results, positions, bad)
+            positions = _fail_unpackable(job, report, positions, bad)
             results = [result for place, result in enumerate(results) if place not in bad]
             if not results:
                 continue
@@ -53,7 +53,7 @@ def pack_results(job: Job, report: Report, codec: Codec, out_size: int) -> tuple
 
 
 def _fail_unpackable(
-    job: Job, report: Report, results: list[Any], positions: Sequence[int], bad: dict[int, BaseException]
+    job: Job, report: Report, positions: Sequence[int], bad: dict[int, BaseException]
 ) -> Sequence[int]:
     """Turn results that will not pack into failures; return the positions of the others."""
     last = len(report.tallies) - 1
@@ -64,7 +64,7 @@ def _fail_unpackable(
         if position in seen:
             continue  # one item gave several such results; it fails once
         seen.add(position)
-        report.failures.append(failure_of(position, last, error, results[place], 1))
+        report.failures.append(failure_of(position, last, error, job.item(position), 1, "its result will not pickle: "))
         tally.failed += 1
         if job.is_at(position):
             job.drop_stream(report)

@@ -1003,7 +1003,7 @@ MAIN = """
 )
 def test_a_main_program_without_a_guard_works(run_program, method, how):
     done = run_program(MAIN.replace("{method}", method), how)
-    assert done.stderr == "stage 'check': item 3 failed: MyError: thirty\n"
+    assert done.stderr == "the run has failed: stage 'check' failed on item 3: MyError: thirty\n"
     assert done.stdout.splitlines() == ["[0, 10, 20] True", "Err True thirty", "[10, 11, 12]"]
     assert done.returncode == 0
 

@@ -1,0 +1,101 @@
+"""The results of a run as an iterator: closing it, or dropping it, ends the run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+from mpengine.results import Err
+
+if TYPE_CHECKING:
+    from mpengine.coordinator.run import Run
+    from mpengine.metrics import Snapshot
+    from mpengine.results import Ok
+
+
+class _Batches(Iterator[list[Any]]):
+    """The lists of results.  When nobody holds this any more, the run is over."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._is_over = False  # whether the consumer knows of the end
+
+    def __next__(self) -> list[Any]:
+        if self._is_over:
+            raise StopIteration
+        batch = None if self._run.result is not None else self._next()
+        if batch is not None:
+            return batch
+        self._is_over = True
+        result = self._run.conclude()
+        if isinstance(result, Err):
+            raise result.exception()
+        raise StopIteration
+
+    def _next(self) -> list[Any] | None:
+        try:
+            if self._run.in_caller:
+                with self._run.watch_signals():
+                    return self._run.next_batch()
+            return self._run.next_batch()
+        except BaseException as error:  # Ctrl-C, most likely: in order now, and at once if it comes again
+            self._is_over = True
+            self._run.cancel("SIGINT" if isinstance(error, KeyboardInterrupt) else type(error).__name__, error)
+            self._run.conclude()
+            raise
+
+    def close(self) -> None:
+        self._is_over = True
+        if self._run.result is None and self._run.is_here:
+            self._run.cancel("the results were not wanted any more")
+            self._run.conclude()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class ResultStream(Iterator[Any]):
+    """The results of a run as they come; closing it early cancels the run and leaves nothing behind.
+
+    An iterator and a context manager.  Dropping the last reference closes it.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """Begin with the first result."""
+        self._run = run
+        self._batches = _Batches(run)
+        self._values = itertools.chain.from_iterable(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:  # noqa: PYI034 - not itself, see below
+        """Return the iterator."""
+        return self._values  # which knows the lists but not this object: no cycle, and no call of ours for each result
+
+    def __next__(self) -> Any:
+        """Return the next result, waiting for it.
+
+        Raises:
+            Exception: the run's cause, when the run failed.
+        """
+        return next(self._values)
+
+    @property
+    def result(self) -> Ok | Err | None:
+        """How the run ended, without its values; None before the end."""
+        return self._run.result
+
+    def snapshot(self) -> Snapshot:
+        """Return the figures so far; from any thread."""
+        return self._run.snapshot()
+
+    def close(self) -> None:
+        """Cancel the run if it still goes on, and wait until nothing of it is left; idempotent."""
+        self._batches.close()
+
+    def __enter__(self) -> Self:
+        """Return the stream."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the stream."""
+        self.close()
