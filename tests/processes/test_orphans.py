@@ -89,6 +89,8 @@ def test_a_stopped_nursery_does_not_outlive_a_killed_coordinator(run_coordinator
     program = run_coordinator(["wait_for_ever"], "forkserver")
     worker, nursery = json.loads(program.stdout.readline())
     os.kill(nursery, signal.SIGSTOP)
+    while psutil.Process(nursery).status() != psutil.STATUS_STOPPED:
+        pass  # a stop takes a moment; the kernel wakes the orphans it finds stopped, and no others
     program.kill()
     program.wait()
     assert gone_in_time([worker, nursery]) == []
