@@ -215,9 +215,13 @@ class DiesWhenPickled:
         os._exit(3)
 
 
+def leave(code):
+    os._exit(code)
+
+
 class DiesWhenUnpickled:
     def __reduce__(self):
-        return os._exit, (3,)
+        return leave, (3,)  # not os._exit: a measurement of coverage puts a closure in its place
 
 
 class InParent:
