@@ -31,6 +31,7 @@ class ChainPlan:
         buffer: at most so many items wait before it.
         fans_out: whether one item may become many.
         policies: the error policy of each stage.
+        once_from: place of the first stage that must not be run twice for an item; None without one.
     """
 
     index: int
@@ -40,6 +41,7 @@ class ChainPlan:
     buffer: int
     fans_out: bool
     policies: tuple[ErrorPolicy, ...]
+    once_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,11 @@ class Plan:
     def stages(self) -> tuple[Stage, ...]:
         """Every stage, in order."""
         return tuple(stage for chain in self.chains for stage in chain.stages)
+
+    @property
+    def policies(self) -> tuple[ErrorPolicy, ...]:
+        """The error policy of every stage, in order."""
+        return tuple(policy for chain in self.chains for policy in chain.policies)
 
     @property
     def fans_out(self) -> bool:
@@ -88,6 +95,7 @@ def make_plan(stages: Sequence[Stage], *, default_buffer: int, default_policy: E
                 buffer=head.buffer or default_buffer,
                 fans_out=group[-1].is_generator,
                 policies=tuple(stage.policy or default_policy for stage in group),
+                once_from=next((place for place, stage in enumerate(group) if not stage.idempotent), None),
             )
         )
         first_stage += len(group)
@@ -116,8 +124,14 @@ def _is_open(group: list[Stage]) -> bool:
 
 
 def _check(stage: Stage, default_policy: ErrorPolicy) -> None:
-    """Refuse what is described by the contract but cannot run yet, by name, before any process starts."""
+    """Refuse what cannot run, by name, before any process starts."""
     policy = stage.policy or default_policy
+    if policy is ErrorPolicy.SIDE and stage.error_handler is None:
+        msg = f"stage {stage.name!r}: on_error='side' needs an error_handler"
+        raise PipelineError(msg)
+    if policy is not ErrorPolicy.SIDE and stage.error_handler is not None:
+        msg = f"stage {stage.name!r}: its error_handler is never called under on_error={policy.value!r}; use 'side'"
+        raise PipelineError(msg)
     missing = [
         name
         for name, wanted in (
@@ -126,9 +140,7 @@ def _check(stage: Stage, default_policy: ErrorPolicy) -> None:
             ("concurrency=", stage.concurrency != 1),
             ("timeout=", stage.timeout is not None),
             ("batch=", stage.batch is not None),
-            ("idempotent=False", not stage.idempotent),
             ("Retry(backoff_s=...)", stage.retry.backoff_s > 0),
-            (f"on_error={policy.value!r}", policy in (ErrorPolicy.EMIT, ErrorPolicy.SIDE)),
         )
         if wanted
     ]

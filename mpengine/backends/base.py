@@ -11,7 +11,9 @@ A backend is used like this::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mpengine.scheduler.events import Ending, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +70,9 @@ class Backend(Protocol):
     def wait(self, timeout_s: float | None) -> list[Event]:
         """Return what has happened, waiting for it if need be; nothing when the time is up or ``wake`` was called."""
 
+    def kill(self, worker_id: int) -> None:
+        """End the process of a worker, group and all; its death is told like any other."""
+
     def wake(self) -> None:
         """Let ``wait`` return.  From any thread or signal handler; costs little when nobody waits."""
 
@@ -96,3 +101,13 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let everything go; idempotent."""
+
+
+def failure_from(fields: tuple[Any, ...]) -> Failure:
+    """Return the failure that a worker's report tells of.
+
+    Raises:
+        TypeError, ValueError: the fields are not what they should be.
+    """
+    position, stage, summary, error, item, traceback, attempts, how = fields
+    return Failure(position, stage, summary, error, item, traceback, attempts, Ending(how))

@@ -11,7 +11,9 @@ from array import array
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from mpengine.backends.base import failure_from
 from mpengine.cancellation import bind_flag
+from mpengine.errors import InternalError
 from mpengine.ipc.codec import PlainCodec
 from mpengine.scheduler import events
 from mpengine.worker.chain import BrokenStageError, Chain
@@ -136,6 +138,11 @@ class InlineBackend:
             self._chains[key] = Chain(self._plan.chains[number].stages, worker_id)
         return self._chains[key]
 
+    def kill(self, worker_id: int) -> None:
+        """See ``Backend``; what is not to be believed here is this very process."""
+        msg = f"worker {worker_id} is this process"
+        raise InternalError(msg)
+
     def wake(self) -> None:
         """See ``Backend``; nobody ever sleeps."""
 
@@ -184,7 +191,7 @@ def _returned(
             events.Chunk(payload, count, first, None if places is None else array("I", places))
             for (count, first, places), payload in zip(chunks, payloads, strict=True)
         ),
-        tuple(events.Failure(*failure) for failure in report.failures),
+        tuple(map(failure_from, report.failures)),
         tuple(events.Tally(*tally.fields()) for tally in report.tallies),
         report.kill,
     )

@@ -18,6 +18,7 @@ import time
 from array import array
 from typing import TYPE_CHECKING, Any
 
+from mpengine.backends.base import failure_from
 from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
 from mpengine.errors import PipelineError
 from mpengine.ipc import messages
@@ -112,6 +113,13 @@ class ProcessBackend:
         link = fleet.links.get(worker_id)
         if link is not None:  # else it is dead, which is about to be told
             fleet.send(link, message, asks=True)
+
+    def kill(self, worker_id: int) -> None:
+        """See ``Backend``."""
+        fleet = self._running_fleet()
+        link = fleet.links.get(worker_id)
+        if link is not None:
+            fleet.kill(link)
 
     def wait(self, timeout_s: float | None) -> list[events.Event]:
         """See ``Backend``."""
@@ -311,7 +319,7 @@ def _returned(at: float, worker_id: int, message: messages.Returned) -> events.B
         message.consumed,
         message.emitted,
         tuple(chunks),
-        tuple(events.Failure(*failure) for failure in message.failures),
+        tuple(map(failure_from, message.failures)),
         tuple(events.Tally(*tally) for tally in message.tallies),
         message.kill,
     )

@@ -10,10 +10,11 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from mpengine.errors import WorkerDiedError, with_remote_traceback
+from mpengine.errors import ItemTimeoutError, WorkerDiedError, with_remote_traceback
 from mpengine.ipc.codec import load_error
 from mpengine.policies import ErrorPolicy
 from mpengine.results import MAX_REPORTED_ERRORS, ItemError
+from mpengine.scheduler.events import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,8 +51,8 @@ class Failures:
         """Keep a failure, and log it unless its stage was logged less than ``LOG_EVERY_S`` ago."""
         if len(self._kept) < MAX_REPORTED_ERRORS:
             self._kept.append(report)
-        if report.policy is ErrorPolicy.RAISE:
-            return  # it ends the run, whose result or exception tells of it
+        if report.policy in (ErrorPolicy.RAISE, ErrorPolicy.EMIT):
+            return  # the run's result tells of it, or is it
         last = self._logged_at.get(report.stage)
         if last is not None and at - last < LOG_EVERY_S:
             self._held_back[report.stage] += 1
@@ -77,8 +78,10 @@ class Failures:
         """Return one failure with its exception."""
         failure = report.failure
         error: BaseException
-        if failure.crashed:
+        if failure.how is Ending.CRASHED:
             error = WorkerDiedError(failure.summary.removeprefix("WorkerDiedError: "))
+        elif failure.how is Ending.TIMED_OUT and failure.error is None:
+            error = ItemTimeoutError(failure.summary.removeprefix("ItemTimeoutError: "))
         else:
             error = restore(failure.error, failure.summary, failure.traceback)
         return ItemError(

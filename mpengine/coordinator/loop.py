@@ -21,6 +21,7 @@ from mpengine.scheduler.lifecycles import RunState
 if TYPE_CHECKING:
     from mpengine.backends.base import Backend
     from mpengine.coordinator.feed import Feed
+    from mpengine.coordinator.handlers import Handlers
     from mpengine.plan import Plan
     from mpengine.scheduler.scheduler import Scheduler
 
@@ -48,6 +49,7 @@ class Coordinator:
         self._scheduler = scheduler
         self._backend = backend
         self._feed: Feed | None = None
+        self._handlers: Handlers | None = None
         self._mailbox: deque[events.Event] = deque()
         self._rings = True
         self._later: list[tuple[float, int]] = []
@@ -60,12 +62,13 @@ class Coordinator:
     def post(self, event: events.Event) -> None:
         """Tell the loop of an event; from any thread or signal handler (T3)."""
         self._mailbox.append(event)
-        if self._rings or isinstance(event, events.CancelRequested):
+        if self._rings or isinstance(event, events.CancelRequested | events.HandlerReturned):
             self._backend.wake()
 
-    def start(self, feed: Feed) -> None:
-        """Begin the run, with ``feed`` as its source."""
+    def start(self, feed: Feed, handlers: Handlers) -> None:
+        """Begin the run, with ``feed`` as its source, and ``handlers`` for items that fail under SIDE."""
         self._feed = feed
+        self._handlers = handlers
         self._take_in(events.RunStarted(time.monotonic()))
 
     @property
@@ -118,11 +121,15 @@ class Coordinator:
         """End the run: source, stages, workers; then tell the consumer that nothing more comes."""
         try:
             assert self._feed is not None  # noqa: S101 - start() comes first
+            assert self._handlers is not None  # noqa: S101 - the same
             self._feed.close()
+            self._handlers.close()
             for problem in self._backend.finish(keep=keep, grace_s=grace_s):
                 _logger.warning("%s", problem)
-            if not self._feed.join(min(grace_s, 1.0) if self.is_cancelled else grace_s):
-                _logger.warning("the source does not give control back; its thread is left to itself")
+            patience_s = min(grace_s, 1.0) if self.is_cancelled else grace_s
+            for who, role in (("the source", self._feed), ("an error handler", self._handlers)):
+                if not role.join(patience_s):
+                    _logger.warning("%s does not give control back; its thread is left to itself", who)
         except Exception as error:  # noqa: BLE001 - becomes the run's error
             self.give_up(error)
         finally:
@@ -174,13 +181,27 @@ class Coordinator:
                 self._feed.pull(count, batch_size)
             case commands.Resume():
                 self._backend.resume(command)
-            case commands.ReportFailure():
-                self.failures.add(command, time.monotonic())
             case commands.StartWorker(worker_id, after_s):
                 if after_s:
                     heapq.heappush(self._later, (time.monotonic() + after_s, worker_id))
                 else:
                     self._backend.start_worker(worker_id)
+            case commands.KillWorker(worker_id, why):
+                _logger.error("worker %d is ended: %s", worker_id, why)
+                self._backend.kill(worker_id)
+            case commands.ReportFailure() | commands.CallHandler() | commands.CancelRun() | commands.FinishRun():
+                self._carry_out_here(command)
+
+    def _carry_out_here(
+        self, command: commands.ReportFailure | commands.CallHandler | commands.CancelRun | commands.FinishRun
+    ) -> None:  # fmt: skip
+        """Carry out what is no work for the backend."""
+        match command:
+            case commands.ReportFailure():
+                self.failures.add(command, time.monotonic())
+            case commands.CallHandler():
+                assert self._handlers is not None  # noqa: S101 - start() comes first
+                self._handlers.call(command)
             case commands.CancelRun():
                 self._cancel = command
                 assert self._feed is not None  # noqa: S101 - start() comes first

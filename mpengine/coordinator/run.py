@@ -16,14 +16,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpengine.coordinator.feed import Feed, InlineFeed, ThreadedFeed
+from mpengine.coordinator.handlers import InlineHandlers, ThreadedHandlers
 from mpengine.coordinator.loop import Coordinator
 from mpengine.coordinator.opening import length_of
 from mpengine.coordinator.outlet import Delivery, End
 from mpengine.coordinator.signals import graceful_signals, sigpipe_blocked
 from mpengine.coordinator.snapshots import take_snapshot
 from mpengine.ipc.codec import Broken, Salvaged
-from mpengine.results import Err, Ok, Report
+from mpengine.policies import ErrorPolicy
+from mpengine.results import Err, ItemError, Ok, Report
 from mpengine.scheduler import events
+from mpengine.scheduler.commands import ReportFailure
 from mpengine.scheduler.scheduler import Scheduler, Settings
 from mpengine.worker.chain import UNREADABLE, format_traceback, summarize
 
@@ -92,6 +95,8 @@ class Run:
         self._coordinator = Coordinator(plan, self._scheduler, backend)
         make_feed = InlineFeed if backend.in_caller else ThreadedFeed
         self._feed: Feed = make_feed(source, backend.codec, self._coordinator.post)
+        make_handlers = InlineHandlers if backend.in_caller else ThreadedHandlers
+        self._handlers = make_handlers(plan.stages, self._coordinator.failures, self._coordinator.post)
         self._thread = threading.Thread(target=self._body, name="mpengine-coordinator", daemon=True)
         self._began_at = time.monotonic()
         self._in_hand: Delivery | None = None
@@ -122,7 +127,7 @@ class Run:
         return graceful_signals(self.cancel, self.hurry, self._runs_user_code)
 
     def _runs_user_code(self) -> bool:
-        return self.backend.runs_user_code or self._feed.runs_user_code
+        return self.backend.runs_user_code or self._feed.runs_user_code or self._handlers.runs_user_code
 
     def start(self) -> None:
         """Begin.
@@ -134,7 +139,7 @@ class Run:
             with sigpipe_blocked():
                 self.backend.begin(self._plan)
                 try:
-                    self._coordinator.start(self._feed)
+                    self._coordinator.start(self._feed, self._handlers)
                 except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off
                     self._coordinator.give_up(error)
             if not self.backend.in_caller:
@@ -226,6 +231,8 @@ class Run:
                     self._stepper = None
 
     def _unpack(self, delivery: Delivery) -> tuple[list[Any], tuple[events.Failure, ...]]:
+        if isinstance(delivery.payload, ReportFailure):
+            return [self._coordinator.failures.item_error(delivery.payload)], ()
         try:
             values = self.backend.codec.unpack(delivery.payload)
         except Exception as error:  # noqa: BLE001 - nothing of the payload can be made out: every result fails with that
@@ -242,7 +249,15 @@ class Run:
             for place, value in enumerate(values, delivery.lo)
             if isinstance(value, Broken)
         )
+        if self._plan.policies[-1] is ErrorPolicy.EMIT:
+            errors = iter([self._stand_in(failure, delivery) for failure in failures])
+            return [next(errors) if isinstance(value, Broken) else value for value in values], failures
         return [value for value in values if not isinstance(value, Broken)], failures
+
+    def _stand_in(self, failure: events.Failure, delivery: Delivery) -> ItemError:
+        """Return what takes the place of a result that could not be unpacked."""
+        index, last = delivery.origin[failure.position], len(self._plan.stages) - 1
+        return self._coordinator.failures.item_error(ReportFailure(last, index, None, ErrorPolicy.EMIT, failure))
 
     def conclude(self) -> Ok | Err:
         """Wait for the end, close the books and return how the run ended, without its values; idempotent.
@@ -255,7 +270,7 @@ class Run:
             # A stage closes its own engine, or the collector or a signal handler comes in between, or this is a forked
             # child's copy: whoever is at it already, here or in the parent, concludes the run.
             return Err("closed from within", None, Report(ok=False))
-        if me is self._thread or me in self._feed.threads:
+        if me is self._thread or me in self._feed.threads or me in self._handlers.threads:
             # The collector cleans up somebody's abandoned iterator on a thread of ours, which cannot wait for itself.
             self._is_abandoned = True
             return Err("abandoned", None, Report(ok=False))

@@ -30,6 +30,10 @@ class Family:
     cancelled: set[int] = field(default_factory=set)
 
 
+Families = tuple[Family, ...]
+"""Those that a batch's items descend from; empty where no item can become many, and nothing has to be traced."""
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
     """Items ``lo`` to ``hi`` of a payload, on their way to ``chain``.
@@ -47,7 +51,8 @@ class Batch:
         skip: results of the first item that were reported before its worker died.
         careful: whether its worker is to name each item in its slot.
         deaths: workers that died of its only item.
-        family: the source batch it descends from, where one item may become many.
+        attempted: a stage of the chain, and how many attempts its only item has had there with workers that died.
+        families: the source batches it descends from, where one item may become many.
         budget: results that its worker may still send before it suspends a fan-out.
     """
 
@@ -63,7 +68,8 @@ class Batch:
     skip: int = 0
     careful: bool = False
     deaths: int = 0
-    family: Family | None = None
+    attempted: tuple[int, int] = (0, 0)
+    families: Families = ()
     budget: int = 0
     before: Batch | None = field(default=None, repr=False)
     behind: Batch | None = field(default=None, repr=False)

@@ -43,6 +43,7 @@ class Dispatch:
         careful: name each item in the slot before running it.
         out_size: results are wanted in chunks of at most so many.
         budget: the worker suspends a fan-out after about so many results.
+        attempted: a stage of the chain, and how many attempts the first item has had there already.
     """
 
     worker_id: int
@@ -55,6 +56,7 @@ class Dispatch:
     careful: bool
     out_size: int
     budget: int
+    attempted: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +82,32 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class ReportFailure:
-    """Keep a failed item: log it, and list it in the report."""
+    """Keep a failed item: log it, and list it in the report.
+
+    As the payload of a batch of results it stands for the ``ItemError`` that takes the item's place (EMIT).
+    """
 
     stage: int
     index: int
     worker_id: int | None
     policy: ErrorPolicy
     failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class CallHandler:
+    """Call the error handler of a failed item's stage; ``HandlerReturned`` tells of its end, by ``batch_id``."""
+
+    batch_id: int
+    report: ReportFailure
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """End a worker's process, which cannot be believed any more; its death is told like any other."""
+
+    worker_id: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,4 +124,15 @@ class FinishRun:
     """Everything is settled: let the workers go."""
 
 
-Command = PullSource | StartWorker | Dispatch | Resume | Deliver | ReportFailure | CancelRun | FinishRun
+Command = (
+    PullSource
+    | StartWorker
+    | Dispatch
+    | Resume
+    | Deliver
+    | ReportFailure
+    | CallHandler
+    | KillWorker
+    | CancelRun
+    | FinishRun
+)

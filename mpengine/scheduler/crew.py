@@ -30,6 +30,7 @@ class Worker:
         items: items in them.
         busy_s: seconds it spent in stage functions.
         deaths: processes of this slot that died in this run.
+        is_distrusted: whether its process has told what cannot be true, and is about to be ended.
     """
 
     worker_id: int
@@ -41,6 +42,7 @@ class Worker:
     items: int = 0
     busy_s: float = 0.0
     deaths: int = 0
+    is_distrusted: bool = False
 
     def move(self, what: WorkerMove) -> None:
         """Change state, if the table allows it."""
@@ -49,7 +51,7 @@ class Worker:
     @property
     def is_ready(self) -> bool:
         """Whether it can be given work at all."""
-        return self.life is WorkerLife.READY
+        return self.life is WorkerLife.READY and not self.is_distrusted
 
     @property
     def has_lone_batch(self) -> bool:
@@ -122,8 +124,17 @@ class Crew:
             self._pinned[chain].add(worker.worker_id)
             worker.pinned.add(chain)
 
+    def empty(self, worker: Worker) -> list[Batch]:
+        """Note that ``worker``'s process is gone, and with it whatever it had built; return what it held."""
+        worker.deaths += 1
+        worker.active = 0
+        worker.is_distrusted = False
+        self.unpin(worker)
+        held, worker.held = worker.held, {}
+        return list(held.values())
+
     def unpin(self, worker: Worker) -> None:
-        """Note that ``worker``'s process is gone, and with it whatever it had built for its chains."""
+        """Note that ``worker`` is not one of the few for any chain any more."""
         for chain in worker.pinned:
             self._pinned[chain].discard(worker.worker_id)
         worker.pinned.clear()

@@ -127,9 +127,10 @@ class Dispatcher:
             batch.lo,
             batch.hi,
             batch.skip,
-            batch.careful,
+            batch.careful or self._chains[batch.chain].once_from is not None,
             self._out_size(batch),
             budget,
+            batch.attempted,
         )
 
     def _out_size(self, batch: Batch) -> int:

@@ -21,6 +21,17 @@ class Progress(enum.Enum):
     """The worker has put the rest aside and goes on when it is told to."""
 
 
+class Ending(enum.Enum):
+    """What an item has failed of."""
+
+    RAISED = "raised"
+    """Its stage raised, or it could not be packed or unpacked."""
+    CRASHED = "crashed"
+    """Its workers died."""
+    TIMED_OUT = "timed out"
+    """It took longer than its stage's ``timeout``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An item that failed for good.
@@ -33,7 +44,7 @@ class Failure:
         item: bounded ``repr`` of what the stage was given.
         traceback: as text.
         attempts: how often the stage tried.
-        crashed: whether it failed because its worker died.
+        how: what it has failed of.
     """
 
     position: int
@@ -43,7 +54,7 @@ class Failure:
     item: str = ""
     traceback: str = ""
     attempts: int = 1
-    crashed: bool = False
+    how: Ending = Ending.RAISED
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +145,11 @@ class WorkerDied:
         stage: the stage, within the chain, that its slot named.
         item: what the item is, in words, if the worker left word of that.
         in_setup: whether it was building the batch's stages, and had not begun with the batch.
+        attempt: number of the attempt that its slot named, from 1.
+        timed_out: whether it was killed because the item's time was up.
+        is_torn: whether its slot held half a record, so that nothing is known of what it was at.
+        where: where the item was, in words that end a sentence; empty when that is not known.
+        trace: the same at length, as a traceback.
     """
 
     at: float
@@ -144,6 +160,11 @@ class WorkerDied:
     stage: int = 0
     item: str = ""
     in_setup: bool = False
+    attempt: int = 1
+    timed_out: bool = False
+    is_torn: bool = False
+    where: str = ""
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +234,16 @@ class DeliveryRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerReturned:
+    """An error handler has come to its end; ``error`` is what it raised, ``summary`` that in one line."""
+
+    at: float
+    batch_id: int
+    error: Any = None
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """Somebody wants the run to end."""
 
@@ -233,5 +264,6 @@ Event = (
     | BatchReturned
     | DeliveryTaken
     | DeliveryRefused
+    | HandlerReturned
     | CancelRequested
 )

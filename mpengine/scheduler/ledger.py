@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpengine.errors import InternalError
+from mpengine.policies import ErrorPolicy
+from mpengine.scheduler.events import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from mpengine.scheduler.batches import Batch, Family
+    from mpengine.scheduler.batches import Batch, Families, Family
+    from mpengine.scheduler.commands import ReportFailure
     from mpengine.scheduler.events import Tally
 
 
@@ -36,7 +39,9 @@ class StageBook:
     given: int = 0
     left: int = 0
     dropped: int = 0
+    emitted: int = 0
     retried: int = 0
+    timed_out: int = 0
     crashed: int = 0
     busy_s: float = 0.0
 
@@ -67,6 +72,7 @@ class Ledger:
         self.failed = 0
         self.cancelled = 0
         self.values_left = 0
+        self.emitted = 0  # values, delivered or left, that are the ItemError of an item that failed
 
     @property
     def settled(self) -> int:
@@ -107,34 +113,48 @@ class Ledger:
             book.succeeded -= count
             book.failed += count
 
-    def crash(self, first_stage: int, stage: int) -> None:
-        """The item that waited for the chain that begins with ``first_stage`` failed: its workers died in ``stage``."""
+    def cut_off(self, first_stage: int, stage: int, how: Ending) -> None:
+        """The item that waited for the chain that begins with ``first_stage`` failed in ``stage`` with its worker."""
         for number in range(first_stage, stage):
             book = self.stages[number]
             book.succeeded += 1
             book.given += 1
             self.stages[number + 1].entered += 1
         self.stages[stage].failed += 1
-        self.stages[stage].crashed += 1
+        self.note_ending(stage, how)
 
-    def fail(self, stage: int, *, dropped: bool, index: int, family: Family | None) -> None:
-        """A source item, or a part of it, failed in ``stage`` for good."""
-        if dropped:
-            self.stages[stage].dropped += 1
-        if family is not None:
-            (family.dropped if dropped else family.failed).add(index)
-        elif dropped:
-            self.dropped += 1
-        else:
+    def note_ending(self, stage: int, how: Ending) -> None:
+        """Count what an item has failed of."""
+        if how is Ending.CRASHED:
+            self.stages[stage].crashed += 1
+        elif how is Ending.TIMED_OUT:
+            self.stages[stage].timed_out += 1
+
+    def fail(self, report: ReportFailure, families: Families, policy: ErrorPolicy | None = None) -> None:
+        """A source item, or a part of it, failed for good; ``policy`` where it is not the report's that counts."""
+        policy = policy or report.policy
+        if policy is ErrorPolicy.EMIT:  # what takes the item's place is delivered in its stead
+            self.stages[report.stage].emitted += 1
+            self.emitted += 1
+            return
+        is_fatal = policy is ErrorPolicy.RAISE
+        if not is_fatal:
+            self.stages[report.stage].dropped += 1
+        if families:
+            family = _family_of(families, report.index)
+            (family.failed if is_fatal else family.dropped).add(report.index)
+        elif is_fatal:
             self.failed += 1
+        else:
+            self.dropped += 1
 
     def deliver(self, batch: Batch, count: int) -> None:
         """The consumer took ``batch``, ``count`` values of which it could unpack."""
         self.values += count
-        if batch.family is None:
+        if not batch.families:
             self.delivered += count
-        else:
-            batch.family.delivered.update(batch.indices())
+        for family in batch.families:
+            family.delivered.update(_members(batch, family))
 
     def leave(self, stage: int | None, batch: Batch) -> None:
         """A cancelled run leaves ``batch`` behind before ``stage``; None: after the last one."""
@@ -142,10 +162,14 @@ class Ledger:
             self.values_left += batch.count
         else:
             self.stages[stage].left += batch.count
-        if batch.family is None:
+        self.abandon(batch)
+
+    def abandon(self, batch: Batch) -> None:
+        """A cancelled run leaves the source items of ``batch`` behind."""
+        if not batch.families:
             self.cancelled += batch.count
-        else:
-            batch.family.cancelled.update(batch.indices())
+        for family in batch.families:
+            family.cancelled.update(_members(batch, family))
 
     def close_family(self, family: Family) -> None:
         """Nothing of ``family`` is under way any more; book what became of its source items (L4)."""
@@ -175,8 +199,9 @@ class Ledger:
         for book, fans_out in zip(self.stages, self._fans_out, strict=True):
             if not fans_out and book.given != book.succeeded:
                 self._fail(f"L3: {book.name}: {book.succeeded} succeeded, {book.given} were given on")
-        if entered != self.values + self.values_left:
-            self._fail(f"L3: {entered} results, {self.values} delivered, {self.values_left} left")
+        if entered + self.emitted != self.values + self.values_left:
+            results = f"{entered} results, {self.emitted} errors in the place of others"
+            self._fail(f"L3: {results}, {self.values} delivered, {self.values_left} left")
         if self.settled != self.source_items:
             self._fail(f"L4: {self.source_items} source items, {self.settled} accounted for")
 
@@ -188,3 +213,13 @@ class Ledger:
         """Return the books as text."""
         totals = {name: value for name, value in vars(self).items() if isinstance(value, int) and name[0] != "_"}
         return "\n".join([str(totals), *map(str, self.stages)])
+
+
+def _family_of(families: Families, index: int) -> Family:
+    return next(family for family in families if index in family.indices)
+
+
+def _members(batch: Batch, family: Family) -> Iterable[int]:
+    """Return the source indices of ``batch`` that belong to ``family``."""
+    indices = batch.indices()
+    return indices if len(batch.families) == 1 else [index for index in indices if index in family.indices]

@@ -45,13 +45,14 @@ class WorkerMove(enum.Enum):
 
 
 class BatchState(enum.Enum):
-    """Who owns a batch (K4): exactly one of a backlog, one worker, the consumer's side, the books."""
+    """Who owns a batch (K4): exactly one of a backlog, one worker, the consumer's side, a handler, the books."""
 
     QUEUED = "queued"
     IN_FLIGHT = "in flight"
     SUSPENDED = "suspended"
     READY = "ready"
     TAKEN = "handed over"
+    ASIDE = "at the error handler"
     SETTLED = "settled"
 
 
@@ -93,6 +94,7 @@ BATCH: Final[dict[tuple[BatchState, BatchMove], BatchState]] = {
     (BatchState.READY, BatchMove.HAND_OVER): BatchState.TAKEN,
     (BatchState.READY, BatchMove.SETTLE): BatchState.SETTLED,
     (BatchState.TAKEN, BatchMove.SETTLE): BatchState.SETTLED,
+    (BatchState.ASIDE, BatchMove.SETTLE): BatchState.SETTLED,
 }
 
 S = TypeVar("S", bound=enum.Enum)

@@ -29,7 +29,7 @@ class Order(Protocol):
         """Put ``batches``, in their order, right ahead of one that is under way."""
 
     def insert_behind(self, batch: Batch, rest: Batch) -> None:
-        """Put ``rest``, which was split off ``batch``, right behind it."""
+        """Put ``rest`` right behind ``batch``."""
 
     def remove(self, batch: Batch) -> None:
         """Take ``batch`` out, if it is there; nothing of it is left."""
@@ -132,8 +132,9 @@ class ArrivalOrder:
         for batch in batches:
             self.append(batch)
 
-    def insert_behind(self, batch: Batch, rest: Batch) -> None:
-        """See ``Order``; what is split is never a result."""
+    def insert_behind(self, batch: Batch, rest: Batch) -> None:  # noqa: ARG002 - as above
+        """See ``Order``."""
+        self.append(rest)
 
     def remove(self, batch: Batch) -> None:
         """See ``Order``."""

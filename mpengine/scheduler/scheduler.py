@@ -16,25 +16,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpengine.errors import InternalError, WorkerDiedError
 from mpengine.policies import ErrorPolicy
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.batching import MAX_BATCH, BatchSizer
 from mpengine.scheduler.crew import CREDIT, Crew
+from mpengine.scheduler.deaths import Deaths
 from mpengine.scheduler.dispatching import Dispatcher
 from mpengine.scheduler.lifecycles import RUN, BatchState, RunMove, RunState, WorkerMove, follow
 from mpengine.scheduler.reports import is_possible
 from mpengine.scheduler.stock import Stock
+from mpengine.scheduler.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpengine.plan import Plan
-    from mpengine.scheduler.batches import Batch, Family
     from mpengine.scheduler.commands import Command
-
-START_TRIES = 3
-START_BACKOFF_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +87,9 @@ class Scheduler:
         self.started_at = 0.0
         self._source_failure: events.SourceFailed | None = None
         self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers)
-        self._failed_starts = 0
-        self._setup_deaths: dict[int, int] = {}
-        self._fatal: commands.ReportFailure | None = None
         self._out: list[Command] = []
+        self._verdicts = Verdicts(plan, self.stock, self._out)
+        self._deaths = Deaths(plan, self.stock, self._verdicts, self._out, settings.crash_retries)
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.RunStarted: self._on_run_started,
             events.SourcePacked: self._on_source_packed,
@@ -106,6 +102,7 @@ class Scheduler:
             events.BatchReturned: self._on_batch_returned,
             events.DeliveryTaken: self._on_delivery_taken,
             events.DeliveryRefused: self._on_delivery_refused,
+            events.HandlerReturned: self._verdicts.handled,
             events.CancelRequested: self._on_cancel_requested,
         }
 
@@ -122,7 +119,8 @@ class Scheduler:
             if self.state is RunState.RUNNING:
                 self._advance()
         finally:
-            out, self._out = self._out, []
+            out = self._out.copy()
+            self._out.clear()
             self.version += 1
         return out
 
@@ -162,9 +160,13 @@ class Scheduler:
             return
         unpacked = {failure.position for failure in event.failures}
         batch = self.stock.admit(event.payload, event.pulled, unpacked, event.size_bytes)
-        for failure in event.failures:
+        errors = []
+        for number, failure in enumerate(sorted(event.failures, key=lambda failure: failure.position)):
             self.ledger.reject(0)
-            self._fail_item(0, failure, first + failure.position, None, batch.family)
+            error = self._verdicts.judge(0, failure, first + failure.position, None, batch.families)
+            if error is not None:
+                errors.append((failure.position - number, error))  # its place among those that could be packed
+        self.stock.interleave(batch, errors)
         if batch.count == 0:
             self.stock.settle(batch)
 
@@ -237,70 +239,16 @@ class Scheduler:
     # ------------------------------------------------------------------ workers
 
     def _on_worker_ready(self, event: events.WorkerReady) -> None:
-        self._failed_starts = 0
+        self._deaths.note_greeting()
         self.crew[event.worker_id].move(WorkerMove.GREET)
 
     def _on_worker_died(self, event: events.WorkerDied) -> None:
         worker = self.crew[event.worker_id]
         was_ready = worker.is_ready
         worker.move(WorkerMove.DIE)
-        worker.deaths += 1
-        worker.active = 0
-        self.crew.unpin(worker)
-        held, worker.held = worker.held, {}
-        if self.state is not RunState.RUNNING:
-            return
-        for batch in reversed(held.values()):  # each goes to the front, so the one sent first ends up first
-            self.stock.requeue(batch)
-        current = None if event.batch_id is None else held.get(event.batch_id)
-        if current is not None:
-            self._blame(current, event)
-            self._heed_failures()
-        if not was_ready:
-            self._failed_starts += 1
-            if self._failed_starts >= START_TRIES:
-                self._cancel(f"workers die while they start: {event.how}")
+        held = self.crew.empty(worker)
         if self.state is RunState.RUNNING:
-            worker.move(WorkerMove.START)
-            after_s = START_BACKOFF_S * 2 ** (self._failed_starts - 1) if self._failed_starts else 0.0
-            self._out.append(commands.StartWorker(worker.worker_id, after_s))
-
-    def _blame(self, batch: Batch, event: events.WorkerDied) -> None:
-        """A worker died at ``batch``: find the item, or run it alone, or give it up (K5)."""
-        if event.in_setup:
-            self._blame_setup(batch, event)
-            return
-        position = event.position
-        if position is None or not batch.lo <= position < batch.hi:
-            if not batch.careful:
-                batch.careful = True  # not known which item; the next worker names each one before it runs it
-                return
-            position = batch.lo  # it was to name each one and got to none: blame the first, or this would never end
-        if position + 1 < batch.hi:
-            self.stock.split(batch, position + 1)
-        if batch.lo < position:
-            batch = self.stock.split(batch, position)  # the later part first, so that the earliest ends up in front
-        batch.careful = True
-        batch.deaths += 1
-        if batch.deaths <= self.settings.crash_retries:
-            return
-        chain = self.plan.chains[batch.chain]
-        place = min(event.stage, len(chain.stages) - 1)  # a slot may tell anything (K9)
-        stage = chain.first_stage + place
-        summary = f"WorkerDiedError: the worker died ({event.how}), {batch.deaths} times with this item"
-        failure = events.Failure(position, place, summary, None, event.item, attempts=batch.deaths, crashed=True)
-        self.ledger.crash(chain.first_stage, stage)
-        self._fail_item(stage, failure, batch.origin[position], event.worker_id, batch.family)
-        self.stock.settle(batch)
-
-    def _blame_setup(self, batch: Batch, event: events.WorkerDied) -> None:
-        """A worker died while it built a chain's stages: no item is to blame, and none will fare better."""
-        chain = self.plan.chains[batch.chain]
-        deaths = self._setup_deaths[chain.index] = self._setup_deaths.get(chain.index, 0) + 1
-        if deaths > self.settings.crash_retries:
-            names = ", ".join(repr(stage.name) for stage in chain.stages)
-            story = f"stage {names} could not be set up: the worker died ({event.how}), {deaths} times"
-            self._cancel(story, WorkerDiedError(story))
+            self._deaths.take_in(worker, held, event, was_ready=was_ready)
 
     def _on_stage_broken(self, event: events.StageBroken) -> None:
         name = self.plan.stages[event.stage].name
@@ -316,23 +264,31 @@ class Scheduler:
             return
         worker = self.crew[event.worker_id]
         batch = worker.held.get(event.batch_id)
-        if batch is None:
-            msg = f"worker {event.worker_id} reports on batch {event.batch_id}, which it does not hold"
-            raise InternalError(msg)
+        if worker.is_distrusted:
+            return
+        if batch is None or not is_possible(event, batch, self.plan.chains[batch.chain]):
+            worker.is_distrusted = True
+            self._out.append(commands.KillWorker(worker.worker_id, f"it reports what cannot be of {batch}: {event}"))
+            return
         given = sum(chunk.count for chunk in event.chunks)
         chain = self.plan.chains[batch.chain]
-        if not is_possible(event, batch, chain):
-            msg = f"worker {event.worker_id} reports what cannot be of {batch}: {event}"
-            raise InternalError(msg)
         busy_s = sum(tally.busy_s for tally in event.tallies)
         worker.batches += 1
         worker.items += event.consumed
         worker.busy_s += busy_s
-        self._setup_deaths.pop(batch.chain, None)  # it can be set up after all
+        self._deaths.note_setup(batch.chain)
         weight = batch.size_bytes * event.consumed // (batch.count or 1)
         self.sizers[batch.chain].learn(event.consumed, busy_s, weight)
         self.ledger.tally(chain.first_stage, event.tallies, given)
-        self.stock.add_results(batch, event.chunks)
+        errors = []
+        for failure in event.failures:
+            stage = chain.first_stage + failure.stage
+            self.ledger.note_ending(stage, failure.how)
+            index = batch.origin[failure.position]
+            error = self._verdicts.judge(stage, failure, index, event.worker_id, batch.families)
+            if error is not None:
+                errors.append((failure.position, error))
+        self.stock.add_results(batch, event.chunks, errors)
         self.stock.progress(batch, event.consumed, given)
         batch.skip = event.emitted
         if event.progress is events.Progress.SUSPENDED:
@@ -340,13 +296,9 @@ class Scheduler:
         elif event.progress is events.Progress.DONE:
             worker.active -= 1
             del worker.held[batch.batch_id]
+            self.stock.settle(batch)
         if event.failures or event.kill is not None:
             self._hand_over()  # what came before the failure is delivered, even if the failure ends the run
-        for failure in event.failures:
-            index = batch.origin[failure.position]
-            self._fail_item(chain.first_stage + failure.stage, failure, index, event.worker_id, batch.family)
-        if event.progress is events.Progress.DONE:
-            self.stock.settle(batch)
         if event.kill is not None:
             self._heed_failures()  # they came first
             self._cancel(event.kill)
@@ -356,10 +308,16 @@ class Scheduler:
         if batch is None:
             return  # refused meanwhile, by somebody who closed the run over the consumer's head
         last = len(self.plan.stages) - 1
-        self.ledger.unpackable(last, len(event.failures))
-        self.ledger.deliver(batch, batch.count - len(event.failures))
-        for failure in event.failures:
-            self._fail_item(last, failure, batch.origin[failure.position], batch.worker_id, batch.family)
+        failures = event.failures
+        self.ledger.unpackable(last, len(failures))
+        stand_in = self.plan.policies[last] is ErrorPolicy.EMIT  # the consumer has put the errors where they belong
+        self.ledger.deliver(batch, batch.count if stand_in else batch.count - len(failures))
+        for failure in failures:
+            index = batch.origin[failure.position]
+            if stand_in:
+                self._verdicts.note_emitted(last, failure, index, batch.families)
+            else:
+                self._verdicts.judge(last, failure, index, None, batch.families)
         self.stock.settle(batch)
 
     def _on_delivery_refused(self, event: events.DeliveryRefused) -> None:
@@ -367,26 +325,12 @@ class Scheduler:
         if batch is not None:  # else it was taken meanwhile
             self.stock.leave(batch)
 
-    def _fail_item(
-        self, stage: int, failure: events.Failure, index: int, worker_id: int | None, family: Family | None
-    ) -> None:
-        """Apply the stage's policy to an item that failed for good."""
-        chain = next(chain for chain in reversed(self.plan.chains) if chain.first_stage <= stage)
-        policy = chain.policies[stage - chain.first_stage]
-        dropped = policy is not ErrorPolicy.RAISE
-        self.ledger.fail(stage, dropped=dropped, index=index, family=family)
-        report = commands.ReportFailure(stage, index, worker_id, policy, failure)
-        self._out.append(report)
-        if not dropped and self._fatal is None:
-            self._fatal = report
-
     def _heed_failures(self) -> None:
         """Cancel the run for the first item whose policy asks for that, once all that an event tells of is booked."""
-        fatal = self._fatal
-        if fatal is not None:
-            name = self.plan.stages[fatal.stage].name
-            reason = f"stage {name!r} failed on item {fatal.index}: {fatal.failure.summary}"
-            self._cancel(reason, fatal.failure.error, fatal)
+        ending = self._verdicts.ending
+        if ending is not None:
+            error = ending.error if ending.failure is None else ending.failure.failure.error
+            self._cancel(ending.reason, error, ending.failure)
 
 
 def lead_bound(plan: Plan, settings: Settings) -> int:

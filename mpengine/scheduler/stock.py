@@ -6,6 +6,8 @@ that no caller can forget one of them.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from mpengine.scheduler.backlog import Backlog
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mpengine.plan import Plan
+    from mpengine.scheduler.batches import Families
+    from mpengine.scheduler.commands import ReportFailure
     from mpengine.scheduler.crew import Worker
     from mpengine.scheduler.events import Chunk
     from mpengine.scheduler.ordering import Order
@@ -38,6 +42,7 @@ class Stock:
     def __init__(self, plan: Plan, *, ordered: bool, out_buffer: int) -> None:
         """Start empty."""
         self.plan = plan
+        self.ordered = ordered
         self.batches: dict[int, Batch] = {}
         self.backlog = Backlog(plan.chains, out_buffer)
         self.order: Order = InputOrder() if ordered else ArrivalOrder()
@@ -62,30 +67,81 @@ class Stock:
         origin: Sequence[int] = indices
         if unpacked:
             origin = [index for place, index in enumerate(indices) if place not in unpacked]
-        family = Family(indices) if self.plan.fans_out else None
-        batch = self._adopt(Batch(self._new_id(), 0, payload, origin, 0, len(origin), size_bytes, family=family))
+        families = (Family(indices),) if self.plan.fans_out else ()
+        batch = self._adopt(Batch(self._new_id(), 0, payload, origin, 0, len(origin), size_bytes, families=families))
         self.order.append(batch)
         self.backlog.put(batch)
         return batch
 
-    def add_results(self, parent: Batch, chunks: Sequence[Chunk]) -> None:
-        """Take in what a worker has made of ``parent``, for the next chain or for the consumer."""
-        chain = parent.chain + 1
-        is_result = chain == len(self.plan.chains)
-        children = []
+    def add_results(
+        self, parent: Batch, chunks: Sequence[Chunk], errors: Sequence[tuple[int, Batch]] = ()
+    ) -> None:  # fmt: skip
+        """Take in what a worker has made of ``parent``, for the next chain or for the consumer.
+
+        Args:
+            parent: the batch.
+            chunks: its results.
+            errors: what takes the places of items that failed (see ``emit``), by their positions in the payload.
+        """
+        later = deque(sorted(errors, key=lambda error: error[0]))
+        children: list[Batch] = []
         for chunk in chunks:
             if chunk.count == 0:
                 continue
             origin = trace(parent.origin, chunk.first, chunk.count, chunk.positions)
-            child = Batch(
-                self._new_id(), chain, chunk.payload, origin, 0, chunk.count, chunk.size_bytes,
-                BatchState.READY if is_result else BatchState.QUEUED, family=parent.family,
-            )  # fmt: skip
-            children.append(self._adopt(child))
-            if not is_result:
-                self.ledger.enter(self.plan.chains[chain].first_stage, chunk.count)
-                self.backlog.put(child)
+            start = 0
+            if later and self.ordered:  # a result behind an error is cut off from those before it
+                places = chunk.positions or range(chunk.first, chunk.first + chunk.count)
+                while later and later[0][0] < places[-1]:
+                    position, error = later.popleft()
+                    end = bisect_right(places, position)
+                    if end > start:
+                        children.append(self._add_window(parent, chunk, origin, start, end))
+                    children.append(error)
+                    start = end
+            children.append(self._add_window(parent, chunk, origin, start, chunk.count))
+        children += [error for _, error in later]
         self.order.insert(children, ahead_of=parent)
+
+    def _add_window(self, parent: Batch, chunk: Chunk, origin: Sequence[int], lo: int, hi: int) -> Batch:
+        chain = parent.chain + 1
+        is_result = chain == len(self.plan.chains)
+        weight = chunk.size_bytes * hi // chunk.count - chunk.size_bytes * lo // chunk.count
+        child = self._adopt(
+            Batch(
+                self._new_id(), chain, chunk.payload, origin, lo, hi, weight,
+                BatchState.READY if is_result else BatchState.QUEUED, families=parent.families,
+            )
+        )  # fmt: skip
+        if not is_result:
+            self.ledger.enter(self.plan.chains[chain].first_stage, child.count)
+            self.backlog.put(child)
+        return child
+
+    def interleave(self, batch: Batch, errors: Sequence[tuple[int, Batch]]) -> None:
+        """Put ``errors`` (see ``emit``) between the items of a queued ``batch``, by their places among these."""
+        first = []
+        for place, error in reversed(errors):  # the earlier part stays in `batch`
+            if place <= batch.lo:
+                first.append(error)
+            elif place >= batch.hi:
+                self.order.insert_behind(batch, error)
+            else:
+                self.order.insert([error], ahead_of=self.split(batch, place))
+        self.order.insert(reversed(first), ahead_of=batch)
+
+    def emit(self, report: ReportFailure, families: Families) -> Batch:
+        """Return a result that stands for an item that failed; the caller puts it into the order."""
+        return self._make_lone(report, BatchState.READY, families)
+
+    def set_aside(self, report: ReportFailure, families: Families) -> Batch:
+        """Keep an item that failed as under way, until its error handler has returned."""
+        return self._make_lone(report, BatchState.ASIDE, families)
+
+    def _make_lone(self, report: ReportFailure, state: BatchState, families: Families) -> Batch:
+        mine = tuple(family for family in families if report.index in family.indices)
+        chain = len(self.plan.chains)
+        return self._adopt(Batch(self._new_id(), chain, report, (report.index,), 0, 1, state=state, families=mine))
 
     def _new_id(self) -> int:
         self._next_id += 1
@@ -95,8 +151,8 @@ class Stock:
         self.batches[batch.batch_id] = batch
         self.backlog.alive[batch.chain] += batch.count
         self.held_bytes += batch.size_bytes
-        if batch.family is not None:
-            batch.family.live += 1
+        for family in batch.families:
+            family.live += 1
         return batch
 
     # ------------------------------------------------------------------ changing hands
@@ -157,7 +213,7 @@ class Stock:
         weight = batch.size_bytes * (at - batch.lo) // batch.count
         rest = Batch(
             self._new_id(), batch.chain, batch.payload, batch.origin, at, batch.hi, batch.size_bytes - weight,
-            careful=batch.careful, family=batch.family,
+            careful=batch.careful, families=batch.families,
         )  # fmt: skip
         self.backlog.alive[batch.chain] -= rest.count
         self.held_bytes -= rest.size_bytes
@@ -203,14 +259,16 @@ class Stock:
         del self.batches[batch.batch_id]
         self.backlog.alive[batch.chain] -= batch.count
         self.held_bytes -= batch.size_bytes
-        family = batch.family
-        if family is not None:
+        for family in batch.families:
             family.live -= 1
             if family.live == 0:
                 self.ledger.close_family(family)
 
     def leave(self, batch: Batch) -> None:
         """A cancelled run leaves ``batch`` behind."""
-        is_result = batch.chain == len(self.plan.chains)
-        self.ledger.leave(None if is_result else self.plan.chains[batch.chain].first_stage, batch)
+        if batch.state is BatchState.ASIDE:
+            self.ledger.abandon(batch)
+        else:
+            is_result = batch.chain == len(self.plan.chains)
+            self.ledger.leave(None if is_result else self.plan.chains[batch.chain].first_stage, batch)
         self.settle(batch)

@@ -11,7 +11,7 @@ import itertools
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from mpengine.errors import StageError
+from mpengine.errors import ItemTimeoutError, StageError
 from mpengine.ipc.codec import dump_error
 from mpengine.results import bounded_repr, bounded_text, stand_in
 from mpengine.stages import KillSwitch, WorkerState
@@ -156,6 +156,7 @@ LEAVING = (SystemExit, KeyboardInterrupt)
 
 def failure_of(position: int, stage: int, error: BaseException, item: object, attempts: int, what: str = "") -> Fields:
     """Return the fields of a ``scheduler.events.Failure``, with the exception as it is; ``what`` begins the summary."""
+    how = "timed out" if type(error) is ItemTimeoutError else "raised"
     return (
         position,
         stage,
@@ -164,7 +165,7 @@ def failure_of(position: int, stage: int, error: BaseException, item: object, at
         bounded_repr(item),
         format_traceback(error),
         attempts,
-        False,
+        how,
     )
 
 

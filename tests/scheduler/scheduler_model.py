@@ -11,6 +11,7 @@ from mpengine.policies import ErrorPolicy
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.batches import BatchState
 from mpengine.scheduler.crew import CREDIT
+from mpengine.scheduler.events import Ending
 from mpengine.scheduler.lifecycles import RunState
 
 # ---------------------------------------------------------------------- after each event
@@ -66,21 +67,24 @@ def check_places(world):
     is_running = scheduler.state is RunState.RUNNING
     held = {number: batch for worker in scheduler.crew for number, batch in worker.held.items()} if is_running else {}
     outside = {batch_id for batch_id, *_ in world.outlet}
+    aside = {batch_id for batch_id, _ in world.aside} if is_running else set()
     for number, batch in stock.batches.items():
         assert batch.batch_id == number
-        places = Counter(queued=number in queued, held=number in held, outside=number in outside)
+        places = Counter(queued=number in queued, held=number in held, outside=number in outside, aside=number in aside)
         wanted = {
             BatchState.QUEUED: "queued",
             BatchState.IN_FLIGHT: "held",
             BatchState.SUSPENDED: "held",
             BatchState.READY: None,
             BatchState.TAKEN: "outside",
+            BatchState.ASIDE: "aside",
         }[batch.state]
         assert [place for place, there in places.items() if there] == ([wanted] if wanted else []), batch
-        assert (batch.chain == len(world.plan.chains)) == (batch.state in (BatchState.READY, BatchState.TAKEN))
+        is_through = batch.state in (BatchState.READY, BatchState.TAKEN, BatchState.ASIDE)
+        assert (batch.chain == len(world.plan.chains)) == is_through
         assert queued.get(number, batch) is batch is held.get(number, batch)
         assert (batch.worker_id is not None) == (wanted == "held")
-    assert queued.keys() | held.keys() | outside <= stock.batches.keys()
+    assert queued.keys() | held.keys() | outside | aside <= stock.batches.keys()
 
 
 def check_figures(scheduler):
@@ -104,7 +108,7 @@ def check_figures(scheduler):
     assert stock.taken == count(BatchState.TAKEN, chain=len(chains))
     assert all(batch.count >= 0 and batch.size_bytes >= 0 and batch.budget >= 0 for batch in batches)
     assert scheduler.requested >= 0
-    live = Counter(batch.family for batch in batches if batch.family is not None)
+    live = Counter(family for batch in batches for family in batch.families)
     assert all(family.live == number for family, number in live.items())
 
 
@@ -129,7 +133,8 @@ def check_workers(world):
 def check_order(world):
     """The order holds what is under way and nothing else, and its links agree in both directions."""
     stock = world.scheduler.stock
-    under_way = [batch for batch in stock.batches.values() if batch.state is not BatchState.TAKEN]
+    elsewhere = (BatchState.TAKEN, BatchState.ASIDE)
+    under_way = [batch for batch in stock.batches.values() if batch.state not in elsewhere]
     if not world.shape.ordered:
         assert not stock.order._ready
         return
@@ -157,14 +162,18 @@ class Sequential:
         self.values = [value for index in range(world.next_item) for value in self._source_item((index,))]
 
     def _fail(self, stage, index):
+        """Note a failure; return what takes the item's place."""
         self.failed[stage] += 1
-        dropped = self.world.plan.stages[stage].policy is not ErrorPolicy.RAISE
-        self.fates["dropped" if dropped else "failed"].add(index)
+        policy = self.world.plan.stages[stage].policy
+        if policy is ErrorPolicy.EMIT:
+            self.fates["delivered"].add(index)
+            return [(index, "error", stage)]
+        self.fates["failed" if policy is ErrorPolicy.RAISE else "dropped"].add(index)
+        return []
 
     def _source_item(self, value):
         if self.world.is_unpackable(value):
-            self._fail(0, value[0])
-            return []
+            return self._fail(0, value[0])
         return self._through(0, value)
 
     def _through(self, number, value):
@@ -183,21 +192,19 @@ class Sequential:
             self.succeeded[chain.first_stage + stage] += 1
         elif end == "skip":
             self.skipped[chain.first_stage + stage] += 1
-        elif end == "fail":
-            self._fail(chain.first_stage + stage, value[0])
-        return [found for result in results for found in self._through(number + 1, result)]
+        error = self._fail(chain.first_stage + stage, value[0]) if end == "fail" else []
+        return [found for result in results for found in self._through(number + 1, result)] + error
 
     def _consume(self, value):
         world = self.world
         last = len(world.plan.stages) - 1
         if world.is_broken(value):
+            error = self._fail(last, value[0])
             if not world.plan.chains[-1].fans_out:
                 self.succeeded[last] -= 1
-                self._fail(last, value[0])
             else:
-                self._fail(last, value[0])
                 self.failed[last] -= 1  # the item did well; only something that it gave did not
-            return []
+            return error
         self.fates["delivered"].add(value[0])
         return [value]
 
@@ -207,8 +214,9 @@ def check_end(world):
     world.scheduler.close_books()
     assert world.scheduler.state is RunState.FINISHED
     ledger, model = world.scheduler.ledger, Sequential(world)
-    good = [value for value in world.handed if not world.is_broken(value)]
-    assert len(set(good)) == len(good), "delivered twice"
+    good = world.good(world.handed)
+    values = [value for value in good if value[1:2] != ("error",)]
+    assert len(set(values)) == len(values), "delivered twice"
     if world.cancels:
         if world.shape.ordered:
             assert good == model.values[: len(good)]
@@ -217,7 +225,7 @@ def check_end(world):
     else:
         assert world.finished
         assert good == world.taken
-        assert good == model.values if world.shape.ordered else sorted(good) == sorted(model.values)
+        assert good == model.values if world.shape.ordered else sorted(good, key=repr) == sorted(model.values, key=repr)
         _check_stages(world, ledger, model)
     assert ledger.source_items == world.next_item == ledger.settled
     assert ledger.values == len(world.taken)
@@ -225,8 +233,8 @@ def check_end(world):
     assert not world.scheduler.stock.batches
     check_figures(world.scheduler)
     for index, book in enumerate(ledger.stages):
-        crashes = [report for report in world.reports if report.failure.crashed and report.stage == index]
-        assert book.crashed == len(crashes)
+        endings = Counter(report.failure.how for report in world.reports if report.stage == index)
+        assert (book.crashed, book.timed_out) == (endings[Ending.CRASHED], endings[Ending.TIMED_OUT])
 
 
 def _check_stages(world, ledger, model):
@@ -239,9 +247,10 @@ def _check_stages(world, ledger, model):
 
 def _check_fates(world, ledger, model):
     """L4: each source item is accounted for once, as what became of it."""
-    reported = {True: set(), False: set()}
+    reported = {True: set(world.handler_failures), False: set()}
     for report in world.reports:
-        reported[report.policy is ErrorPolicy.RAISE].add(report.index)
+        if report.policy is not ErrorPolicy.EMIT:
+            reported[report.policy is ErrorPolicy.RAISE].add(report.index)
     assert ledger.failed == len(reported[True])
     assert min(ledger.filtered, ledger.cancelled, ledger.delivered) >= 0
     if world.cancels:
@@ -288,6 +297,8 @@ def possibilities(world):
         found.append(world.end_source)
     if world.outlet:
         found.append(world.take)
+    if world.aside:
+        found.append(world.handle)
     for number, worker in enumerate(world.workers):
         if worker.state == "starting":
             found.append(lambda number=number: world.greet(number))
@@ -308,6 +319,8 @@ def see_off(world, watch, *, takes):
         watch.check()
     if world.can_pack:
         world.pack()
+    if world.aside:
+        world.handle()
     while world.outlet:
         if takes > 0:
             world.take()

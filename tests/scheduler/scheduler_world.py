@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mpengine.plan import make_plan
 from mpengine.policies import ErrorPolicy
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.crew import CREDIT
-from mpengine.scheduler.events import Progress
+from mpengine.scheduler.events import Ending, Progress
 from mpengine.scheduler.lifecycles import RunState
 from mpengine.scheduler.scheduler import Scheduler, Settings
 from mpengine.stages import Stage
@@ -35,10 +35,20 @@ class StageShape:
     workers: int | None = None
     buffer: int | None = None  # None: fuses onto the stage before, if it may
     policy: str = "drop"
+    retries: int = 0
+    once: bool = False
 
     def build(self, number):
-        fn = one_to_many if self.fans_out else one_to_one
-        return Stage(fn, name=f"s{number}", workers=self.workers, buffer=self.buffer, on_error=self.policy)
+        return Stage(
+            one_to_many if self.fans_out else one_to_one,
+            name=f"s{number}",
+            workers=self.workers,
+            buffer=self.buffer,
+            on_error=self.policy,
+            error_handler=repr if self.policy == "side" else None,
+            retries=0 if self.once else self.retries,
+            idempotent=not self.once,
+        )
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,7 @@ class Shape:
     kill: int = 0
     broken: int = 0
     unpackable: int = 0
+    handler: int = 0
     source_fails: bool = False
 
     def plan(self):
@@ -132,6 +143,7 @@ class FakeJob:
     careful: bool
     out_size: int
     budget: int
+    attempted: tuple = (0, 0)
     suspended: bool = False
 
 
@@ -170,18 +182,24 @@ class World:
         self.batch_size = 1
         self.has_ended = False
         self.outlet = deque()
+        self.aside = deque()
+        self.handler_failures = []
+        self.dropped_by_handler = set()
         self.handed = []
         self.taken = []
         self.refused = 0
         self.sent = {}
         self.deaths = {}
         self.crashed = {}
+        self.attempted = {}
+        self.begun = set()
         self.setup_deaths = Counter()
         self.reports = []
         self.cancels = []
         self.finished = False
         self.commands = []
         self._expected_crash = []
+        self._crashes = 0
         self.now = 0.0
         self.steps = 0
 
@@ -213,6 +231,15 @@ class World:
                 assert budget >= 1
                 job.suspended, job.budget = False, budget
                 self._queue(worker, batch_id)
+            case commands.Deliver(batch_id, commands.ReportFailure() as report, 0, 1, origin):
+                assert list(origin) == [report.index]
+                self.handed.append(error_value(report))
+                self.outlet.append((batch_id, self.handed[-1:], 0, 1))
+            case commands.CallHandler(batch_id, report):
+                assert report.policy is ErrorPolicy.SIDE
+                self.aside.append((batch_id, report))
+            case commands.KillWorker():
+                raise AssertionError("nobody has lied")
             case commands.Deliver(batch_id, payload, lo, hi, origin):
                 assert [origin[place] for place in range(lo, hi)] == [value[0] for value in payload[lo:hi]]
                 self.handed += payload[lo:hi]
@@ -241,8 +268,13 @@ class World:
         assert command.skip == self.sent.get(first, 0), "K6: what was sent must be skipped, and nothing else"
         worker.jobs[command.batch_id] = FakeJob(
             command.chain, command.payload, command.lo, command.hi, command.skip, command.careful, command.out_size,
-            command.budget,
+            command.budget, command.attempted,
         )  # fmt: skip
+        assert command.attempted == self.attempted.get(first, (0, 0)), "attempts that died with a worker count"
+        chain = self.plan.chains[command.chain]
+        is_new = not {(command.chain, value) for value in command.payload[command.lo : command.hi]} & self.begun
+        assert is_new or chain.once_from is None, "R4: an item is run twice"
+        assert command.careful or chain.once_from is None
         self._queue(worker, command.batch_id)
         worker.has_run.add(command.chain)
         cap = self.caps[command.chain]
@@ -315,7 +347,7 @@ class World:
         batch_id = worker.queue[0]
         job = worker.jobs[batch_id]
         work = Work(self, job)
-        work.go_on(units)
+        work.go_on(units if self.plan.chains[job.chain].once_from is None else 1)  # each is reported by itself
         if work.is_doomed and work.is_empty:
             self.die(number, Death(batch_id, names_item=self.nature.is_slow(job.chain, job.items[job.position])))
             return
@@ -340,50 +372,112 @@ class World:
     def die(self, number, death=None):
         """A worker dies: of nothing that its slot names, or as ``death`` says."""
         worker = self.workers[number]
-        batch_id, position, stage = (None, None, 0) if death is None else death.named(self, worker)
-        in_setup = death is not None and death.in_setup
+        death = death or Death(None)
+        batch_id, position, stage = death.named(self, worker)
+        begun = {number: job.position for number, job in worker.jobs.items() if self._is_begun(job)}
+        if begun and (
+            begun != {batch_id: position} or death.in_setup
+        ):  # a slot names what has begun, unless it is torn
+            death = replace(death, is_torn=True, in_setup=False)
+            batch_id, position, stage = death.named(self, worker)
+        attempt = 1
         self._expected_crash = []
-        if in_setup:
+        if death.in_setup:
             self.setup_deaths[worker.jobs[batch_id].chain] += 1
         else:
-            self._expect_blame(worker, batch_id, position, stage)
+            if batch_id in worker.jobs and position == worker.jobs[batch_id].position:
+                tried = worker.jobs[batch_id].attempted
+                attempt = 1 + tried[1] if tried[0] == stage else 1
+            self._expect_blame(worker, batch_id, position, stage, death, attempt)
+            self._expect_nothing_twice(worker, batch_id, death)
         self.workers[number] = FakeWorker()
-        crashes = sum(report.failure.crashed for report in self.reports)
-        self.tell(events.WorkerDied, number, "SIGKILL", batch_id, position, stage, "", in_setup)
-        new = [report for report in self.reports if report.failure.crashed][crashes:]
-        assert [(report.index, report.stage) for report in new] == self._expected_crash
+        self.tell(
+            events.WorkerDied, number, "SIGKILL", batch_id, position, stage, "", death.in_setup,
+            attempt, death.timed_out, death.is_torn,
+        )  # fmt: skip
+        new = [report for report in self.reports if report.failure.how is not Ending.RAISED]
+        new = [(report.index, report.stage) for report in new[self._crashes :]]
+        self._crashes += len(new)
+        assert sorted(new) == sorted(self._expected_crash)
         assert self.cancels or max(self.setup_deaths.values(), default=0) <= self.shape.crash_retries
 
-    def _expect_blame(self, worker, batch_id, position, stage):
+    def _is_begun(self, job):
+        return not job.suspended and (job.chain, job.items[job.position]) in self.begun
+
+    def _expect_blame(self, worker, batch_id, position, stage, death, attempt):
         """Note what K5 asks for."""
         if batch_id not in worker.jobs or self.scheduler.state is not RunState.RUNNING:
             return
         job = worker.jobs[batch_id]
-        if position is None and not job.careful:
+        if position is None and not self.scheduler.stock.batches[batch_id].careful:
             return
         value = job.items[job.position if position is None else position]
         key = job.chain, value
-        self.deaths[key] = self.deaths.get(key, 0) + 1
-        if self.deaths[key] > self.shape.crash_retries:
-            self.crashed[key] = stage, self.sent.get(key, 0)
-            self._expected_crash = [(value[0], self.plan.chains[job.chain].first_stage + stage)]
+        chain = self.plan.chains[job.chain]
+        is_once = chain.once_from is not None and stage >= chain.once_from
+        if death.timed_out:
+            self.attempted[key] = stage, attempt
+            is_over = is_once or attempt > chain.stages[stage].retry.attempts
+        else:
+            self.deaths[key] = self.deaths.get(key, 0) + 1
+            is_over = is_once or self.deaths[key] > self.shape.crash_retries
+        if is_over:
+            self._expect_crash(key, stage)
+
+    def _expect_nothing_twice(self, worker, batch_id, death):
+        """Note what K6 asks for, beside the batch that the slot names."""
+        if self.scheduler.state is not RunState.RUNNING:
+            return
+        for number, job in worker.jobs.items():
+            chain = self.plan.chains[job.chain]
+            if number != batch_id and chain.once_from is not None and (job.suspended or death.is_torn):
+                self._expect_crash((job.chain, job.items[job.position]), len(chain.stages) - 1)
+
+    def _expect_crash(self, key, stage):
+        self.crashed[key] = stage, self.sent.get(key, 0)
+        self._expected_crash.append((key[1][0], self.plan.chains[key[0]].first_stage + stage))
 
     # ------------------------------------------------------------------ the consumer
 
     def take(self):
         batch_id, payload, lo, hi = self.outlet.popleft()
         broken = [place for place in range(lo, hi) if self.is_broken(payload[place])]
-        self.taken += [payload[place] for place in range(lo, hi) if place not in broken]
+        self.taken += self.good(payload[lo:hi])
         failures = tuple(events.Failure(place, 0, "will not unpack", payload[place]) for place in broken)
         self.tell(events.DeliveryTaken, batch_id, failures)
 
     def is_broken(self, value):
-        return self.nature.happens("broken", "consumer", value)
+        return value[1:2] != ("error",) and self.nature.happens("broken", "consumer", value)
+
+    def good(self, values):
+        """What the consumer makes of values: those that will not unpack are errors in their place, or left out."""
+        last = len(self.plan.stages) - 1
+        good = [(value[0], "error", last) if self.is_broken(value) else value for value in values]
+        is_kept = self.plan.policies[last] is ErrorPolicy.EMIT
+        return [new for new, value in zip(good, values, strict=True) if is_kept or not self.is_broken(value)]
+
+    def handle(self):
+        """Let the oldest error handler return, or raise."""
+        batch_id, report = self.aside.popleft()
+        is_over = self.scheduler.state is not RunState.RUNNING
+        if self.nature.happens("handler", report.stage, (report.index, report.failure.position)):
+            if not is_over:
+                self.handler_failures.append(report.index)
+            self.tell(events.HandlerReturned, batch_id, ValueError("the handler"), "the handler")
+        else:
+            if not is_over:
+                self.dropped_by_handler.add(report.index)
+            self.tell(events.HandlerReturned, batch_id)
 
     def refuse(self):
         batch_id, _, lo, hi = self.outlet.popleft()
         self.refused += hi - lo
         self.tell(events.DeliveryRefused, batch_id)
+
+
+def error_value(report):
+    """What stands for an ``ItemError`` among the values."""
+    return (report.index, "error", report.stage)
 
 
 def begin(shape, *, greets=True, size=1, knows_cost=True):
@@ -421,16 +515,22 @@ class Death:
         names_item: whether it names the item where it need not.
         at_payload: it was still unpacking the batch, and names no item at all.
         in_setup: it was still building the chain's stages.
+        timed_out: it was killed because its item's time was up.
+        is_torn: its slot held half a record, so that it names nothing.
     """
 
-    batch_id: int
+    batch_id: int | None
     ahead: int = 0
     names_item: bool = True
     at_payload: bool = False
     in_setup: bool = False
+    timed_out: bool = False
+    is_torn: bool = False
 
     def named(self, world, worker):
         """Return batch, position and stage."""
+        if self.is_torn or self.batch_id is None:
+            return None, None, 0
         if self.batch_id not in worker.jobs:
             return self.batch_id, 0, 0
         job = worker.jobs[self.batch_id]
@@ -440,7 +540,8 @@ class Death:
             or not (self.names_item or job.careful or world.plan.chains[job.chain].fans_out)
         ):
             return self.batch_id, None, 0
-        position = min(job.position + self.ahead, job.hi - 1)
+        ahead = self.ahead if world.plan.chains[job.chain].once_from is None else 0
+        position = min(job.position + ahead, job.hi - 1)
         return self.batch_id, position, world.nature.passage(job.chain, job.items[position]).stage
 
 
@@ -473,6 +574,7 @@ class Work:
             passage = nature.passage(job.chain, job.items[job.position])
             units -= 1
             if job.emitted < len(passage.results) and (self._chain.fans_out or passage.end == "done"):
+                self._begin()
                 self._results.append(passage.results[job.emitted])
                 self._positions.append(job.position)
                 job.emitted += 1
@@ -487,8 +589,15 @@ class Work:
                 return
             self._consume(passage)
 
+    def _begin(self):
+        """Note that an item has come to a stage that must not be run twice."""
+        if self._chain.once_from is not None:
+            self._world.begun.add((self._job.chain, self._job.items[self._job.position]))
+
     def _consume(self, passage):
         job = self._job
+        if passage.stage >= (self._chain.once_from or 0):
+            self._begin()
         for figures in self._figures[: passage.stage]:
             figures["succeeded"] += 1
         kind = {"done": "succeeded", "fail": "failed", "skip": "skipped"}[passage.end]

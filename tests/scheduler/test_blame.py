@@ -7,6 +7,7 @@ from scheduler_model import Watch, check_end, run_to_the_end
 from scheduler_world import Death, Shape, StageShape, World, begin
 
 from mpengine.scheduler import commands, events
+from mpengine.scheduler.events import Ending
 from mpengine.scheduler.lifecycles import RunState
 
 
@@ -96,7 +97,7 @@ def test_an_item_is_given_up_after_so_many_deaths_more(crash_retries):
     (report,) = world.reports
     assert (report.stage, report.index, report.worker_id) == (0, 0, 0)
     assert report.failure.attempts == crash_retries + 1
-    assert report.failure.crashed
+    assert report.failure.how is Ending.CRASHED
     assert report.failure.summary.startswith("WorkerDiedError: the worker died (SIGKILL)")
     run_to_the_end(world, Watch(world))
     assert world.taken == [(1, 0), (2, 0), (3, 0)]

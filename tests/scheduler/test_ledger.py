@@ -9,8 +9,10 @@ from scheduler_model import Watch, possibilities, run_to_the_end
 from scheduler_world import Shape, StageShape, begin
 
 from mpengine.errors import InternalError
+from mpengine.policies import ErrorPolicy
 from mpengine.scheduler.batches import Batch, Family
-from mpengine.scheduler.events import CancelRequested, Tally
+from mpengine.scheduler.commands import ReportFailure
+from mpengine.scheduler.events import CancelRequested, Ending, Failure, Tally
 from mpengine.scheduler.ledger import Ledger
 
 STAGES = (StageShape(), StageShape(fans_out=True), StageShape(buffer=3))
@@ -157,7 +159,7 @@ def test_an_item_that_crashed_in_a_later_stage_of_its_chain_came_through_the_ear
     ledger.source_items = 1
     ledger.enter(0, 1)
 
-    ledger.crash(0, 1)
+    ledger.cut_off(0, 1, Ending.CRASHED)
     ledger.fail(1, dropped=True, index=0, family=None)
 
     assert [(book.entered, book.succeeded, book.failed, book.crashed) for book in ledger.stages] == [
@@ -176,7 +178,7 @@ def test_a_result_that_the_consumer_cannot_unpack_failed_in_the_last_stage():
     ledger.tally(0, [Tally(succeeded=2)], 2)
 
     ledger.unpackable(0, 1)
-    ledger.fail(0, dropped=True, index=1, family=None)
+    ledger.fail(ReportFailure(0, 1, None, ErrorPolicy.DROP, Failure(1, 0, "broken")), ())
     ledger.deliver(Batch(1, 1, [], range(2), 0, 2), 1)
 
     assert (ledger.stages[0].succeeded, ledger.stages[0].failed, ledger.delivered, ledger.dropped) == (1, 1, 1, 1)

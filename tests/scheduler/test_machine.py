@@ -25,7 +25,9 @@ stage_shapes = st.builds(
     fans_out=st.booleans(),
     workers=st.sampled_from([None, None, 1, 2]),
     buffer=st.sampled_from([1, 1, 2, 3, 8, None]),
-    policy=st.sampled_from(["drop", "drop", "drop", "raise"]),
+    policy=st.sampled_from(["drop", "drop", "emit", "side", "raise"]),
+    retries=st.sampled_from([0, 0, 1, 2]),
+    once=st.sampled_from([False, False, False, True]),
 )
 seldom = st.sampled_from([0, 0, 30, 200])
 shapes = st.builds(
@@ -46,6 +48,7 @@ shapes = st.builds(
     kill=st.sampled_from([0, 0, 0, 10]),
     broken=seldom,
     unpackable=seldom,
+    handler=st.sampled_from([0, 0, 0, 100]),
     source_fails=st.sampled_from([False, False, False, True]),
 )
 
@@ -110,7 +113,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._numbers(is_ready))
     @rule(choice=st.integers(0, 3), is_stale=st.booleans())
     def die_of_nothing(self, choice, is_stale):
-        self.world.die(self._pick(choice, is_ready), Death(1 << 20) if is_stale else None)
+        self.world.die(self._pick(choice, is_ready), Death(1 << 20) if is_stale else Death(None))
         self.watch.check(died=True)
 
     @precondition(lambda self: self._numbers(is_busy))
@@ -118,12 +121,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         choice=st.integers(0, 3),
         ahead=st.integers(0, 3),
         names_item=st.booleans(),
-        before=st.sampled_from(["", "", "", "", "payload", "payload", "setup"]),
+        before=st.sampled_from(["", "", "", "", "payload", "payload", "setup", "timed out", "torn"]),
     )
     def die_at_work(self, choice, ahead, names_item, before):
         number = self._pick(choice, is_busy)
         batch_id = self.world.workers[number].queue[0]
-        self.world.die(number, Death(batch_id, ahead, names_item, before == "payload", before == "setup"))
+        self.world.die(number, death_of(batch_id, ahead, before, names_item=names_item))
         self.watch.check(died=True)
 
     @precondition(lambda self: self.is_running and self.world.outlet)
@@ -147,6 +150,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     def teardown(self):
         if self.world is not None:
             finish(self.world, self.watch)
+
+
+def death_of(batch_id, ahead, before, *, names_item):
+    """Return a death at a batch: in the midst of it, or ``before`` that."""
+    return Death(
+        batch_id, ahead, names_item, before == "payload", before == "setup", before == "timed out", before == "torn"
+    )
 
 
 def is_starting(worker):
@@ -190,7 +200,9 @@ def random_shape(draw):
                 draw.random() < 0.5,
                 draw.choice([None, None, 1, 2]),
                 draw.choice([1, 1, 2, 3, 8, None]),
-                draw.choice(["drop"] * 15 + ["raise"]),
+                draw.choice(["drop"] * 9 + ["emit"] * 3 + ["side"] * 3 + ["raise"]),
+                draw.choice([0, 0, 1, 2]),
+                draw.random() < 0.2,
             )
             for _ in range(draw.randint(1, 4))
         ),
@@ -209,6 +221,7 @@ def random_shape(draw):
         kill=draw.choice([0, 0, 0, 0, 0, 5]),
         broken=draw.choice([0, 0, 100]),
         unpackable=draw.choice([0, 0, 0, 100]),
+        handler=draw.choice([0] * 9 + [50]),
         source_fails=draw.random() < 0.1,
     )
 
@@ -248,8 +261,8 @@ class Walk:
 
     def _death(self, queue):
         draw = self.draw
-        before = draw.random()
-        return Death(queue[0], draw.randint(0, 3), draw.random() < 0.5, before < 0.2, before > 0.99)
+        before = draw.choices(["", "payload", "setup", "timed out", "torn"], [50, 20, 1, 20, 9])[0]
+        return death_of(queue[0], draw.randint(0, 3), before, names_item=draw.random() < 0.5)
 
 
 @pytest.mark.slow

@@ -1,0 +1,126 @@
+"""Error handlers (SIDE), called one after another, off the loop.
+
+H1. A handler gets one ``ItemError`` at a time, on a thread of its own, in the order in which the items failed.
+H2. How many wait for a slow handler is bounded by the source's window: an item counts as under way until its handler
+    has returned.
+H3. A cancelled run calls no further handler.  One that never returns is left to its daemon thread, as a source is.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from mpengine.scheduler import events
+from mpengine.worker.chain import summarize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mpengine.coordinator.failures import Failures
+    from mpengine.scheduler.commands import CallHandler
+    from mpengine.stages import Stage
+
+
+class Handlers(Protocol):
+    """Calls error handlers."""
+
+    threads: Sequence[threading.Thread]
+    """The threads they are called on."""
+
+    def call(self, command: CallHandler) -> None:
+        """Call the handler of a failed item, now or later, and post ``HandlerReturned`` when it has returned."""
+
+    def close(self) -> None:
+        """Call no further handler."""
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait until no handler runs; return whether that is so."""
+
+
+class InlineHandlers:
+    """Calls handlers in the thread that asks: for a backend in the caller's own.
+
+    Args:
+        stages: whose handlers.
+        failures: makes the ``ItemError``.
+        post: gets the events.
+    """
+
+    threads: Sequence[threading.Thread] = ()
+    _caught: type[BaseException] = Exception  # Ctrl-C belongs to the caller
+
+    def __init__(
+        self, stages: Sequence[Stage], failures: Failures, post: Callable[[events.Event], None]
+    ) -> None:  # fmt: skip
+        """Keep what it needs."""
+        self._stages = stages
+        self._failures = failures
+        self._post = post
+        self.runs_user_code = False
+
+    def call(self, command: CallHandler) -> None:
+        """See ``Handlers``."""
+        handler = self._stages[command.report.stage].error_handler
+        error: BaseException | None = None
+        self.runs_user_code = True
+        try:
+            if handler is not None:
+                handler(self._failures.item_error(command.report))
+        except self._caught as raised:
+            error = raised  # ends the run, by event
+        finally:
+            self.runs_user_code = False
+        summary = "" if error is None else summarize(error)
+        self._post(events.HandlerReturned(time.monotonic(), command.batch_id, error, summary))
+
+    def close(self) -> None:
+        """See ``Handlers``."""
+
+    def join(self, timeout_s: float) -> bool:  # noqa: ARG002 - none is running
+        """See ``Handlers``."""
+        return True
+
+
+class ThreadedHandlers(InlineHandlers):
+    """Calls handlers on a thread of its own, which begins with the first of them.
+
+    Args:
+        stages: whose handlers.
+        failures: makes the ``ItemError``.
+        post: gets the events, from another thread.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], failures: Failures, post: Callable[[events.Event], None]
+    ) -> None:  # fmt: skip
+        """Start nothing yet."""
+        self._caught = BaseException  # a sys.exit() in there must not end the thread in silence
+        super().__init__(stages, failures, post)
+        self._waiting: queue.SimpleQueue[CallHandler | None] = queue.SimpleQueue()
+        self._is_closed = False
+        self.threads = [threading.Thread(target=self._serve, name="mpengine-handlers", daemon=True)]
+
+    def call(self, command: CallHandler) -> None:
+        """See ``Handlers``."""
+        self._waiting.put(command)
+        if self.threads[0].ident is None:
+            self.threads[0].start()
+
+    def _serve(self) -> None:
+        while (command := self._waiting.get()) is not None and not self._is_closed:
+            super().call(command)
+
+    def close(self) -> None:
+        """See ``Handlers``."""
+        self._is_closed = True
+        self._waiting.put(None)
+
+    def join(self, timeout_s: float) -> bool:
+        """See ``Handlers``."""
+        if self.threads[0].ident is None:
+            return True
+        self.threads[0].join(timeout_s)
+        return not self.threads[0].is_alive()

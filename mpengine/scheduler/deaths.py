@@ -1,0 +1,168 @@
+"""What follows from a worker's death: what it held is queued again, and the item it was at is found out (K5, K6).
+
+R1. Nothing is blamed but what the dead worker's slot names: its batch mates are queued again as they are.
+R2. Where the slot names a batch and no item, the batch is run again with every item named, and the next death tells.
+    Should that one name none either, the first is blamed, or this would never end.
+R3. The item is run again alone, until it has cost ``crash_retries`` further workers.
+R4. An item that is in a stage with ``idempotent=False`` is not run again.  One whose slot was torn half-way through a
+    record may have begun, and counts as begun.
+R5. A worker that was killed since its item's time was up is no crash: the stage's retries count, and the item need not
+    run alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpengine.errors import ItemTimeoutError, WorkerDiedError
+from mpengine.scheduler import commands, events
+from mpengine.scheduler.events import Ending
+from mpengine.scheduler.lifecycles import BatchState, WorkerMove
+
+if TYPE_CHECKING:
+    from mpengine.plan import ChainPlan, Plan
+    from mpengine.scheduler.batches import Batch
+    from mpengine.scheduler.commands import Command
+    from mpengine.scheduler.crew import Worker
+    from mpengine.scheduler.stock import Stock
+    from mpengine.scheduler.verdicts import Verdicts
+
+START_TRIES = 3
+START_BACKOFF_S = 0.1
+
+
+class Deaths:
+    """Finds out what is to be done about dead workers.
+
+    Args:
+        plan: the chains.
+        stock: the batches.
+        verdicts: gets the items that are given up.
+        out: gets the commands.
+        crash_retries: how many further deaths an item may cause after its first.
+    """
+
+    def __init__(self, plan: Plan, stock: Stock, verdicts: Verdicts, out: list[Command], crash_retries: int) -> None:
+        """Begin without a death."""
+        self._plan = plan
+        self._stock = stock
+        self._verdicts = verdicts
+        self._out = out
+        self._crash_retries = crash_retries
+        self._failed_starts = 0
+        self._setup_deaths: dict[int, int] = {}
+
+    def note_greeting(self) -> None:
+        """A worker has come up: those that did not are forgotten."""
+        self._failed_starts = 0
+
+    def note_setup(self, chain: int) -> None:
+        """A chain's stages were set up: the deaths before that are forgotten."""
+        self._setup_deaths.pop(chain, None)
+
+    def take_in(self, worker: Worker, held: list[Batch], event: events.WorkerDied, *, was_ready: bool) -> None:
+        """Queue what a dead worker held, blame what is to blame, and have the worker replaced.
+
+        Args:
+            worker: the slot.
+            held: the batches it had, the one sent first in front.
+            event: tells of the death.
+            was_ready: whether it had said hello.
+        """
+        begun = [batch for batch in held if self._has_begun(batch, event)]
+        for batch in reversed(held):  # each goes to the front, so the one sent first ends up first
+            self._stock.requeue(batch)
+        for batch in held:
+            if batch.batch_id == event.batch_id:
+                self._blame(batch, event)
+        for batch in begun:
+            self._give_up_begun(batch, event)
+        if not was_ready:
+            self._failed_starts += 1
+            if self._failed_starts >= START_TRIES:
+                self._verdicts.end(f"workers die while they start: {event.how}", None)
+        if self._verdicts.ending is None:
+            worker.move(WorkerMove.START)
+            after_s = START_BACKOFF_S * 2 ** (self._failed_starts - 1) if self._failed_starts else 0.0
+            self._out.append(commands.StartWorker(worker.worker_id, after_s))
+
+    def _has_begun(self, batch: Batch, event: events.WorkerDied) -> bool:
+        """Whether the first item of ``batch``, which is not the one that the slot names, must not be run again (R4)."""
+        if batch.batch_id == event.batch_id or self._plan.chains[batch.chain].once_from is None:
+            return False
+        return batch.state is BatchState.SUSPENDED or event.is_torn
+
+    def _give_up_begun(self, batch: Batch, event: events.WorkerDied) -> None:
+        chain = self._plan.chains[batch.chain]
+        batch = self._single_out(batch, batch.lo)
+        self._give_up(batch, len(chain.stages) - 1, event, f"the worker died ({event.how}), and {_ONCE}")
+
+    def _blame(self, batch: Batch, event: events.WorkerDied) -> None:
+        """A worker died at ``batch``: find the item, and run it again or give it up."""
+        chain = self._plan.chains[batch.chain]
+        if event.in_setup:
+            self._blame_setup(chain, event)
+            return
+        position = event.position
+        if position is None or not batch.lo <= position < batch.hi:
+            if not batch.careful:
+                batch.careful = True  # R2
+                return
+            position = batch.lo
+        batch = self._single_out(batch, position)
+        place = min(event.stage, len(chain.stages) - 1)  # a slot may tell anything (K9)
+        is_over = chain.once_from is not None and place >= chain.once_from  # R4
+        if event.timed_out:
+            self._blame_timeout(batch, place, event, is_over=is_over)
+            return
+        batch.deaths += 1
+        if is_over:
+            self._give_up(batch, place, event, f"the worker died ({event.how}), and {_ONCE}")
+        elif batch.deaths > self._crash_retries:  # R3
+            self._give_up(batch, place, event, f"the worker died ({event.how}), {batch.deaths} times with this item")
+
+    def _blame_timeout(self, batch: Batch, place: int, event: events.WorkerDied, *, is_over: bool) -> None:
+        """The time of an item was up: another attempt, if its stage has any left (R5)."""
+        chain = self._plan.chains[batch.chain]
+        stage = chain.stages[place]
+        batch.attempted = (place, event.attempt)
+        if not is_over and stage.retry.is_worth_it(ItemTimeoutError(), event.attempt):
+            self._stock.ledger.stages[chain.first_stage + place].retried += 1
+            return
+        self._give_up(batch, place, event, f"took longer than {stage.timeout} s")
+
+    def _single_out(self, batch: Batch, position: int) -> Batch:
+        """Make the item at ``position`` a batch of its own, run with care from now on."""
+        if position + 1 < batch.hi:
+            self._stock.split(batch, position + 1)
+        if batch.lo < position:
+            batch = self._stock.split(batch, position)  # the later part first, so that the earliest ends up in front
+        batch.careful = True
+        return batch
+
+    def _give_up(self, batch: Batch, place: int, event: events.WorkerDied, story: str) -> None:
+        """The only item of ``batch`` has failed for good."""
+        chain = self._plan.chains[batch.chain]
+        stage = chain.first_stage + place
+        how = Ending.TIMED_OUT if event.timed_out else Ending.CRASHED
+        attempts = event.attempt if event.timed_out else max(1, batch.deaths)
+        kind = ItemTimeoutError if event.timed_out else WorkerDiedError
+        failure = events.Failure(
+            batch.lo, place, f"{kind.__name__}: {story}{event.where}", None, event.item, event.trace, attempts, how
+        )  # fmt: skip
+        self._stock.ledger.cut_off(chain.first_stage, stage, how)
+        error = self._verdicts.judge(stage, failure, batch.origin[batch.lo], event.worker_id, batch.families)
+        if error is not None:
+            self._stock.order.insert([error], ahead_of=batch)
+        self._stock.settle(batch)
+
+    def _blame_setup(self, chain: ChainPlan, event: events.WorkerDied) -> None:
+        """A worker died while it built a chain's stages: no item is to blame, and none will fare better."""
+        deaths = self._setup_deaths[chain.index] = self._setup_deaths.get(chain.index, 0) + 1
+        if deaths > self._crash_retries:
+            names = ", ".join(repr(stage.name) for stage in chain.stages)
+            story = f"stage {names} could not be set up: the worker died ({event.how}), {deaths} times"
+            self._verdicts.end(story, WorkerDiedError(story))
+
+
+_ONCE = "its stage is not to be run twice"
