@@ -2,7 +2,8 @@
 
 A chain is what one worker does to a batch without handing it on in between.  Stages fuse when both map one item to one
 and neither asks for anything of its own (``workers=``, ``buffer=``, ``batch=``, another ``kind=``).  A generator stage
-may end a chain, never stand inside one: what it yields is streamed to whichever worker is free.
+may end a chain, never stand inside one: what it yields is streamed to whichever worker is free.  An ``async def`` has a
+chain to itself, since its items are under way together.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class ChainPlan:
         buffer: at most so many items wait before it.
         fans_out: whether one item may become many.
         policies: the error policy of each stage.
+        unit: batches are a multiple of so many items where that can be had: what the function takes at once.
         once_from: place of the first stage that must not be run twice for an item; None without one.
     """
 
@@ -41,6 +43,7 @@ class ChainPlan:
     buffer: int
     fans_out: bool
     policies: tuple[ErrorPolicy, ...]
+    unit: int = 1
     once_from: int | None = None
 
 
@@ -92,9 +95,10 @@ def make_plan(stages: Sequence[Stage], *, default_buffer: int, default_policy: E
                 stages=tuple(group),
                 first_stage=first_stage,
                 workers=head.workers,
-                buffer=head.buffer or default_buffer,
+                buffer=max(head.buffer or default_buffer, head.batch or 1),
                 fans_out=group[-1].is_generator,
                 policies=tuple(stage.policy or default_policy for stage in group),
+                unit=head.batch or (head.concurrency if head.is_async else 1),
                 once_from=next((place for place, stage in enumerate(group) if not stage.idempotent), None),
             )
         )
@@ -114,13 +118,15 @@ def _fuse(stages: Sequence[Stage]) -> list[list[Stage]]:
 
 def _is_plain(stage: Stage) -> bool:
     """Whether ``stage`` asks for nothing of its own."""
-    return stage.workers is None and stage.buffer is None and stage.batch is None and stage.kind == "process"
+    asks = stage.workers is not None or stage.buffer is not None or stage.batch is not None
+    return not asks and stage.kind == "process" and not stage.is_async
 
 
 def _is_open(group: list[Stage]) -> bool:
     """Whether something may be fused onto ``group``; its ``buffer`` stands before it and does not matter."""
     head, last = group[0], group[-1]
-    return head.workers is None and head.batch is None and head.kind == "process" and not last.is_generator
+    takes_one = head.batch is None and not head.is_async
+    return head.workers is None and takes_one and head.kind == "process" and not last.is_generator
 
 
 def _check(stage: Stage, default_policy: ErrorPolicy) -> None:
@@ -132,18 +138,18 @@ def _check(stage: Stage, default_policy: ErrorPolicy) -> None:
     if policy is not ErrorPolicy.SIDE and stage.error_handler is not None:
         msg = f"stage {stage.name!r}: its error_handler is never called under on_error={policy.value!r}; use 'side'"
         raise PipelineError(msg)
-    missing = [
-        name
-        for name, wanted in (
-            (f"kind={stage.kind!r}", stage.kind != "process"),
-            ("an async def function", stage.is_async),
-            ("concurrency=", stage.concurrency != 1),
-            ("timeout=", stage.timeout is not None),
-            ("batch=", stage.batch is not None),
-            ("Retry(backoff_s=...)", stage.retry.backoff_s > 0),
-        )
-        if wanted
-    ]
-    if missing:
-        msg = f"stage {stage.name!r}: {', '.join(missing)} cannot run in this version"
+    if stage.is_generator and stage.batch is not None:
+        msg = f"stage {stage.name!r}: batch= is for functions that return, not for generators"
+        raise PipelineError(msg)
+    if stage.is_async and stage.batch is not None:
+        msg = f"stage {stage.name!r}: batch= is not for an async def; concurrency= runs several items at once"
+        raise PipelineError(msg)
+    if stage.concurrency > 1 and stage.kind == "process" and not stage.is_async:
+        msg = f"stage {stage.name!r}: concurrency= is for an async def, or for kind='thread'"
+        raise PipelineError(msg)
+    if not stage.idempotent and stage.retry.attempts:
+        msg = f"stage {stage.name!r}: retries= would run an item twice, which idempotent=False forbids"
+        raise PipelineError(msg)
+    if stage.kind != "process":
+        msg = f"stage {stage.name!r}: kind={stage.kind!r} cannot run in this version"
         raise PipelineError(msg)

@@ -184,7 +184,8 @@ class Stage:
     @property
     def is_generator(self) -> bool:
         """Whether one item may become many."""
-        return inspect.isgeneratorfunction(_called(self.fn))
+        called = _called(self.fn)
+        return inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
 
     @property
     def is_async(self) -> bool:

@@ -16,6 +16,7 @@ from mpengine.backends.links import Link
 from mpengine.cancellation import CancelEvent
 from mpengine.errors import InternalError
 from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock, SlotRecord
+from mpengine.ipc.lastwords import Stack, read_words
 from mpengine.ipc.messages import Message, ProtocolError
 from mpengine.processes.registry import Exited, ProcessRegistry, StartFailed
 from mpengine.processes.spawning import close_in_forked_children, forget
@@ -40,8 +41,10 @@ class Lost:
     """A worker's process is gone; what it had sent before comes first."""
 
     worker_id: int
+    generation: int
     exitcode: int
     record: SlotRecord | None
+    stack: Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,10 @@ class Fleet:
         """Kill a worker, group and all; its end is told like any other."""
         self._registry.kill(link.worker_id)
 
+    def send_signal(self, link: Link, signum: int) -> None:
+        """Send a signal to a worker's process alone."""
+        self._registry.send_signal(link.worker_id, signum)
+
     def _watch_inbox(self, link: Link) -> None:
         fd = link.inbox.writer_fd
         watched = fd in self._selector.get_map()
@@ -166,7 +173,8 @@ class Fleet:
                     continue
                 while self._hear(link, happened):
                     pass  # all that it had sent before it died counts
-                happened.append(Lost(notice.worker_id, notice.exitcode, link.slot.read()))
+                stack = read_words(self._block.fd, self._block.words_start(notice.worker_id))
+                happened.append(Lost(notice.worker_id, link.generation, notice.exitcode, link.slot.read(), stack))
                 self._drop(link)
 
     def _drop(self, link: Link) -> None:

@@ -12,13 +12,16 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from mpengine.backends.base import failure_from
-from mpengine.cancellation import bind_flag
+from mpengine.backends.parcels import take_apart
+from mpengine.cancellation import CancelEvent, bind_flag
 from mpengine.errors import InternalError
+from mpengine.ipc.assembly import put_together
 from mpengine.ipc.codec import PlainCodec
 from mpengine.scheduler import events
-from mpengine.worker.chain import BrokenStageError, Chain
-from mpengine.worker.jobs import DONE, Job, Report
+from mpengine.worker.chain import BrokenStageError, Chain, Site
+from mpengine.worker.jobs import Job, Window
 from mpengine.worker.packing import pack_results
+from mpengine.worker.reports import DONE, Report
 
 if TYPE_CHECKING:
     from mpengine.backends.base import BackendOptions
@@ -27,30 +30,29 @@ if TYPE_CHECKING:
     from mpengine.scheduler.commands import Dispatch, Resume
 
 
-class _Flag:
-    """A cancel flag for one thread: what stage functions see through ``mpengine.cancelled()``."""
+class NoSlot:
+    """Names nothing, since nobody would look; tells which calls have come back too late, since nobody can end them."""
 
     def __init__(self) -> None:
-        self._is_set = False
-
-    def is_set(self) -> bool:
-        return self._is_set
-
-    def set(self) -> None:
-        self._is_set = True
-
-
-class _NoSlot:
-    """There is no control block to name an item in: nobody would look."""
+        """Begin without a call."""
+        self._deadline_at = 0.0
 
     def begin_item(self, position: int, stage: int) -> None:
-        pass
+        """See ``Naming``."""
 
     def begin_stage(self, stage: int) -> None:
-        pass
+        """See ``Naming``."""
+
+    def begin_attempt(self, stage: int, attempt: int, timeout_s: float) -> None:  # noqa: ARG002 - nothing is named
+        """See ``Naming``."""
+        self._deadline_at = time.monotonic() + timeout_s
+
+    def end_attempt(self) -> bool:
+        """See ``Naming``."""
+        return time.monotonic() > self._deadline_at
 
     def describe(self, text: str) -> None:
-        pass
+        """See ``Naming``."""
 
 
 class InlineBackend:
@@ -68,16 +70,18 @@ class InlineBackend:
         self._options = options
         self.runs_user_code = False
         self._plan: Plan | None = None
-        self._flag = _Flag()
+        self._flag: CancelEvent | None = None
         self._happened: deque[events.Event] = deque()
         self._to_do: deque[tuple[int, int, int, int]] = deque()
+        self._site: Site | None = None
         self._jobs: dict[int, Job] = {}
         self._chains: dict[tuple[int, int], Chain] = {}
 
     def begin(self, plan: Plan) -> None:
         """See ``Backend``."""
         self._plan = plan
-        self._flag = _Flag()
+        self._flag = CancelEvent(bytearray(1), 0)
+        self._site = Site(NoSlot(), self._flag.is_set, self._flag.wait, self._flag.fileno())
 
     def start_worker(self, worker_id: int) -> None:
         """See ``Backend``."""
@@ -93,10 +97,10 @@ class InlineBackend:
             event = events.StageBroken(time.monotonic(), command.worker_id, stage, str(broken), broken.error)
             self._happened.append(event)
             return
-        job = Job(
-            chain, command.payload, command.lo, command.hi,
-            skip=command.skip, careful=command.careful, slot=_NoSlot(), is_cancelled=self._flag.is_set,
-        )  # fmt: skip
+        assert self._site is not None  # noqa: S101 - begin() comes first
+        items = put_together(self.codec, *take_apart(command.payload))
+        window = Window(command.lo, command.hi, command.skip, command.careful, command.attempted)
+        job = Job(chain, items, window, self._site)
         self._jobs[command.batch_id] = job
         self._to_do.append((command.worker_id, command.batch_id, command.out_size, command.budget))
 
@@ -148,7 +152,8 @@ class InlineBackend:
 
     def cancel(self) -> None:
         """See ``Backend``."""
-        self._flag.set()
+        if self._flag is not None:
+            self._flag.set()
 
     def hurry(self) -> None:
         """See ``Backend``; there is nobody to be impatient with."""
@@ -162,6 +167,9 @@ class InlineBackend:
         self._chains.clear()
         self._to_do.clear()
         self._happened.clear()
+        flag, self._flag = self._flag, None
+        if flag is not None:
+            flag.close()
         return problems
 
     def pids(self) -> list[int]:

@@ -19,10 +19,13 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 from mpengine.backends.base import failure_from
+from mpengine.backends.deadlines import Deadlines
 from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
+from mpengine.backends.parcels import take_apart
 from mpengine.errors import PipelineError
 from mpengine.ipc import messages
 from mpengine.ipc.codec import PickleCodec, dump
+from mpengine.ipc.lastwords import Stack
 from mpengine.scheduler import events
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from mpengine.scheduler.commands import Dispatch, Resume
 
 _run_ids = itertools.count(1)
+_FATAL = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 
 
 class ProcessBackend:
@@ -55,6 +59,9 @@ class ProcessBackend:
         self._dumped: list[bytes] = []
         self._happened: list[events.Event] = []
         self._problems: list[str] = []
+        self._timeouts: list[float | None] = []
+        self._timed: dict[int, int] = {}  # the chain of every batch that has a timeout
+        self._deadlines = Deadlines()
         self._is_cancelled = False
         self._is_hurried = False
         # Two sockets, not a pipe: their close() cannot be overtaken by a wake() that has read the number already.
@@ -67,6 +74,11 @@ class ProcessBackend:
     def begin(self, plan: Plan) -> None:
         """See ``Backend``."""
         self._dumped = [_dump_chain(chain.stages) for chain in plan.chains]
+        self._timeouts = [
+            min((stage.timeout for stage in chain.stages if stage.timeout is not None), default=None)
+            for chain in plan.chains
+        ]
+        self._timed = {}
         self._plan = plan
         self._run_id = next(_run_ids)
         self._is_cancelled = self._is_hurried = False
@@ -76,6 +88,7 @@ class ProcessBackend:
         for happening in self._fleet.wait(0):  # who has died or said hello since the last run
             self._take_in(happening)
         self._happened = []
+        self._deadlines = Deadlines()
         for link in self._fleet.links.values():
             self._fleet.send(link, messages.BeginRun(self._run_id, self._dumped))
 
@@ -91,6 +104,7 @@ class ProcessBackend:
 
     def dispatch(self, command: Dispatch) -> None:
         """See ``Backend``."""
+        payloads, layout = take_apart(command.payload)
         message = messages.RunBatch(
             command.batch_id,
             command.chain,
@@ -100,12 +114,23 @@ class ProcessBackend:
             command.careful,
             command.out_size,
             command.budget,
-            (command.payload,),
+            command.attempted,
+            layout,
+            payloads,
         )
+        self._watch(command.worker_id, command.batch_id, command.chain)
         self._send(command.worker_id, message)
+
+    def _watch(self, worker_id: int, batch_id: int, chain: int) -> None:
+        timeout_s = self._timeouts[chain]
+        if timeout_s is not None:
+            self._timed[batch_id] = chain
+            self._deadlines.watch(worker_id, batch_id, timeout_s, time.monotonic())
 
     def resume(self, command: Resume) -> None:
         """See ``Backend``."""
+        if command.batch_id in self._timed:
+            self._watch(command.worker_id, command.batch_id, self._timed[command.batch_id])
         self._send(command.worker_id, messages.ResumeBatch(command.batch_id, command.out_size, command.budget))
 
     def _send(self, worker_id: int, message: messages.Message) -> None:
@@ -125,8 +150,14 @@ class ProcessBackend:
         """See ``Backend``."""
         if self._happened:
             timeout_s = 0
-        for happening in self._running_fleet().wait(timeout_s):
+        fleet = self._running_fleet()
+        look_s = self._deadlines.wait_s(time.monotonic())
+        if look_s is not None:
+            timeout_s = look_s if timeout_s is None else min(timeout_s, look_s)
+        for happening in fleet.wait(timeout_s):
             self._take_in(happening)
+        if look_s is not None:
+            self._deadlines.enforce(fleet, time.monotonic())
         happened, self._happened = self._happened, []
         return happened
 
@@ -148,6 +179,8 @@ class ProcessBackend:
                 self._happened.append(event)
         elif isinstance(happening, Lost):
             record = happening.record
+            timed_out = self._deadlines.bury(happening.worker_id, happening.generation)
+            stack = happening.stack if timed_out or -happening.exitcode in _FATAL else Stack()
             self._happened.append(
                 events.WorkerDied(
                     at,
@@ -158,6 +191,11 @@ class ProcessBackend:
                     record.stage if record else 0,
                     record.text if record else "",
                     record.in_setup if record else False,
+                    record.attempt if record else 1,
+                    timed_out,
+                    record is None,
+                    stack.where,
+                    stack.trace,
                 )
             )
         else:
@@ -168,6 +206,8 @@ class ProcessBackend:
         match message:
             case messages.Returned():
                 event = _returned(at, link.worker_id, message)
+                if event.progress is not events.Progress.MORE and event.batch_id in self._timed:
+                    self._deadlines.forget(link.worker_id, event.batch_id)
                 if event.progress is not events.Progress.MORE:
                     link.inbox.answered()
                 return event

@@ -4,6 +4,8 @@
 ``messages``      every message: a small named type, checked when it arrives
 ``mpqueue``       a bounded queue with one writer and one reader, over a pipe
 ``codec``         items to payloads and back, an item that will not travel told from its mates
+``assembly``      the items of a batch, put together from several payloads
 ``controlblock``  one memory file: the cancel flag and one slot for each worker
+``lastwords``     the frames that a worker was in when it was killed or crashed
 ================  ======================================================================
 """

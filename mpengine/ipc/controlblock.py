@@ -20,14 +20,18 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from mpengine.ipc.lastwords import REGION_BYTES
+
 READ_TRIES: Final = 8
 HEADER_BYTES: Final = 4096
-SLOT_WORDS: Final = 32
+SLOT_WORDS: Final = 64
 SLOT_BYTES: Final = SLOT_WORDS * 8
 CANCEL_OFFSET: Final = 64
 
-SEQ, STATE, BATCH, POSITION, STAGE, BEGAN_NS, HEARTBEAT_NS, BATCHES, ITEMS, TEXT_BYTES = range(10)
-TEXT_START: Final = 10 * 8
+(
+    SEQ, STATE, BATCH, POSITION, STAGE, BEGAN_NS, HEARTBEAT_NS, BATCHES, ITEMS, TEXT_BYTES, ATTEMPT, DEADLINE_NS,
+) = range(12)  # fmt: skip
+TEXT_START: Final = 12 * 8
 MAX_TEXT_BYTES: Final = SLOT_BYTES - TEXT_START
 
 NOTHING, IN_SETUP, IN_BATCH, IN_ITEM = range(4)
@@ -47,6 +51,7 @@ class SlotRecord:
         items: items it has finished.
         in_setup: whether it is building the stages that the batch needs, and has not begun with the batch itself.
         text: the item in words, if the worker was asked for that.
+        attempt: number of the attempt that the item is in, from 1.
     """
 
     batch_id: int | None
@@ -58,6 +63,7 @@ class SlotRecord:
     items: int
     in_setup: bool = False
     text: str = ""
+    attempt: int = 1
 
 
 class Slot:
@@ -81,6 +87,8 @@ class Slot:
         words[SEQ] += 1
         words[BATCH] = batch_id
         words[STATE] = state
+        words[ATTEMPT] = 1
+        words[DEADLINE_NS] = 0
         words[BEGAN_NS] = words[HEARTBEAT_NS] = time.monotonic_ns()
         words[SEQ] += 1
 
@@ -92,6 +100,8 @@ class Slot:
         words[STAGE] = stage
         words[STATE] = IN_ITEM
         words[TEXT_BYTES] = 0
+        words[ATTEMPT] = 1
+        words[DEADLINE_NS] = 0
         words[BEGAN_NS] = words[HEARTBEAT_NS] = time.monotonic_ns()
         words[SEQ] += 1
 
@@ -106,6 +116,25 @@ class Slot:
     def begin_stage(self, stage: int) -> None:
         """Name the stage that the named item is in now; one word, so that no record is broken."""
         self._words[STAGE] = stage
+
+    def begin_attempt(self, stage: int, attempt: int, timeout_s: float) -> None:
+        """Say that a call has begun, and when it is to be over; the deadline is the last word written."""
+        words = self._words
+        words[STAGE] = stage
+        words[ATTEMPT] = attempt
+        words[DEADLINE_NS] = time.monotonic_ns() + int(timeout_s * 1e9)
+
+    def end_attempt(self) -> bool:
+        """Say that the call is over, unless it is so too late; return whether that is so."""
+        if time.monotonic_ns() > self._words[DEADLINE_NS] > 0:
+            return True
+        self._words[DEADLINE_NS] = 0
+        return False
+
+    @property
+    def deadline_at(self) -> float:
+        """When the call that goes on is to be over, in seconds of the monotonic clock; 0 when none goes on."""
+        return self._words[DEADLINE_NS] / 1e9
 
     def end_batch(self, items: int) -> None:
         """Name nothing any more, and count what was done."""
@@ -135,6 +164,7 @@ class Slot:
                     words[ITEMS],
                     in_setup=state == IN_SETUP,
                     text=text.decode("utf-8", "replace") if state == IN_ITEM else "",
+                    attempt=max(1, words[ATTEMPT]),
                 )
         return None
 
@@ -173,13 +203,17 @@ class ControlBlock:
         else:
             with tempfile.TemporaryFile() as file:  # has no name either, once it is open
                 fd = os.dup(file.fileno())
-        os.ftruncate(fd, HEADER_BYTES + slots * SLOT_BYTES)
+        os.ftruncate(fd, HEADER_BYTES + slots * (SLOT_BYTES + REGION_BYTES))  # sparse
         return cls(fd, slots)
 
     @property
     def buffer(self) -> memoryview:
         """The bytes, for the cancel flag at ``CANCEL_OFFSET``."""
         return self._bytes
+
+    def words_start(self, worker_id: int) -> int:
+        """Return where in the file a worker's last words go (see ``lastwords``)."""
+        return HEADER_BYTES + self.slots * SLOT_BYTES + worker_id * REGION_BYTES
 
     def slot(self, worker_id: int) -> Slot:
         """Return the slot of a worker."""

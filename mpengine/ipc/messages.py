@@ -42,7 +42,10 @@ class BeginRun:
 
 @dataclass(frozen=True, slots=True)
 class RunBatch:
-    """To a worker: run items ``lo`` to ``hi`` of the payload; see ``scheduler.commands.Dispatch``."""
+    """To a worker: run items ``lo`` to ``hi`` of the payload; see ``scheduler.commands.Dispatch``.
+
+    ``layout`` tells how the payload is put together from those of the message; see ``ipc.assembly``.
+    """
 
     batch_id: int
     chain: int
@@ -52,6 +55,8 @@ class RunBatch:
     careful: bool
     out_size: int
     budget: int
+    attempted: tuple[int, int]
+    layout: tuple[Any, ...]
     payloads: Sequence[Buffer] = ()
 
 

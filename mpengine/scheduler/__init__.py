@@ -12,9 +12,12 @@ commands are imperatives.  Whoever owns clock and processes feeds the one and ca
 ``ordering``          the order in which results leave
 ``ledger``            the books: every item in every stage, counted a batch at a time
 ``backlog``           what waits before each chain, and how much room there is behind it
+``payloads``          payloads made of other payloads
 ``stock``             all batches under way, and every figure that follows from them
 ``crew``              the workers: which are there, what each holds, who may run what
 ``dispatching``       who gets what next
+``verdicts``          what becomes of an item that has failed for good
+``deaths``            what follows from a worker's death
 ``reports``           whether what a worker reports can be true
 ``scheduler``         the one mutator that the others serve
 ====================  ==================================================================

@@ -69,6 +69,14 @@ class Backlog:
         queue = self._queues[chain]
         return next(iter(queue.values())) if queue else None
 
+    def following(self, batch: Batch) -> Batch | None:
+        """Return the batch that waits right behind ``batch``, which is mostly the first."""
+        waiting = iter(self._queues[batch.chain].values())
+        for other in waiting:
+            if other is batch:
+                break
+        return next(waiting, None)
+
     def batches(self, chain: int) -> int:
         """Return how many batches wait before ``chain``."""
         return len(self._queues[chain])

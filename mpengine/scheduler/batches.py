@@ -84,6 +84,11 @@ class Batch:
         """Whether a worker died of its only item, so that it runs beside nothing else."""
         return self.deaths > 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is known of it that its neighbours do not share, so that it can be joined with them."""
+        return not (self.careful or self.skip or self.deaths or self.attempted[1])
+
     def move(self, what: BatchMove) -> None:
         """Change owner, if the table allows it."""
         self.state = follow(BATCH, self.state, what, self)

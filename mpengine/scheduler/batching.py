@@ -21,16 +21,27 @@ class BatchSizer:
 
     Attributes:
         limit: never more items than this.
+        unit: a multiple of so many, where that can be had.
         size: how many items make a batch now.
         learnt: whether anything was learnt yet.
     """
 
     limit: int = MAX_BATCH
+    unit: int = 1
     size: int = 1
     learnt: bool = False
     _items: float = 0.0
     _seconds: float = 0.0
     _bytes: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Begin with one unit."""
+        self.unit = min(self.unit, self.limit)
+        self.size = self.in_units(self.size)
+
+    def in_units(self, items: int) -> int:
+        """Return ``items`` in whole units, at least one."""
+        return max(1, items // self.unit) * self.unit
 
     def learn(self, items: int, seconds: float, size_bytes: int) -> None:
         """Take in what a batch has cost.
@@ -50,7 +61,7 @@ class BatchSizer:
             wanted = min(wanted, int(TARGET_S * self._items / self._seconds))
         if self._bytes > 0:
             wanted = min(wanted, int(MAX_BATCH_BYTES * self._items / self._bytes))
-        self.size = max(1, min(wanted, self.size * GROWTH))
+        self.size = self.in_units(min(wanted, self.size * GROWTH))
 
     @property
     def item_s(self) -> float:

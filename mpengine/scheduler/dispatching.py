@@ -5,6 +5,8 @@ P2. A worker that is one of the few for a chain looks there first.
 P3. Nobody gets a second batch while somebody idle could have it, nor one in reserve when batches are long.
 P4. What would overrun a bound behind its chain is cut to what fits, or waits.
 P5. An item that a worker has died of runs on a worker that runs nothing else; what that has put aside may stay there.
+P6. Where a stage takes several items at once, what waits is joined until it has them; for more it waits only as long as
+    a worker is at something quick that may bring them.
 """
 
 from __future__ import annotations
@@ -94,8 +96,16 @@ class Dispatcher:
         if head is not None and head is not first and head.state is BatchState.QUEUED and head.chain == chain:
             queued.append(head)
         for batch in queued:
-            if not (batch.is_alone and worker.active):  # P5
+            if not (batch.is_alone and worker.active) and not self._is_filling(batch):  # P5, P6
                 yield batch
+
+    def _is_filling(self, batch: Batch) -> bool:
+        """Whether ``batch`` is less than its stage takes at once, and more of it is about to come (P6)."""
+        unit = self._sizers[batch.chain].unit
+        if unit == 1 or not batch.is_plain or self._stock.neighbours(batch, unit) >= unit:
+            return False
+        ahead = range(batch.chain)
+        return any(self._stock.backlog.running[chain] and not self._sizers[chain].is_long for chain in ahead)
 
     def _room(self, batch: Batch) -> int:
         """Return how many results of ``batch`` there is room for (P4), or 0 if it had better wait for more."""
@@ -114,6 +124,9 @@ class Dispatcher:
         if batch.state is BatchState.SUSPENDED:
             self._stock.resume(batch, worker, budget)
             return Resume(worker.worker_id, batch.batch_id, self._out_size(batch), budget)
+        unit = self._sizers[batch.chain].unit
+        if batch.count < unit and batch.is_plain:
+            batch = self._stock.splice(batch, unit)
         wanted = self._wanted(batch, room, source_ended=source_ended)
         if wanted < batch.count:
             self._stock.split(batch, batch.lo + wanted)
@@ -150,6 +163,6 @@ class Dispatcher:
             wanted = sizer.size
         waiting = len(self._stock.backlog)
         is_scarce = source_ended and waiting < self._crew.idle_count()
-        if is_scarce and wanted > 1 and wanted * sizer.item_s > WORTH_SPLITTING_S:
-            wanted = -(-wanted // 2)  # the end is near, and there is less work than workers: share it
+        if is_scarce and wanted > sizer.unit and wanted * sizer.item_s > WORTH_SPLITTING_S:
+            wanted = sizer.in_units(-(-wanted // 2))  # the end is near, and there is less work than workers: share it
         return wanted

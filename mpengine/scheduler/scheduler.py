@@ -79,8 +79,7 @@ class Scheduler:
         self.ledger = self.stock.ledger
         self.backlog = self.stock.backlog
         self.crew = Crew(settings.workers, [chain.workers for chain in plan.chains])
-        limits = [min(MAX_BATCH, chain.buffer) for chain in plan.chains]
-        self.sizers = [BatchSizer(limit) for limit in limits]
+        self.sizers = [BatchSizer(min(MAX_BATCH, chain.buffer), chain.unit) for chain in plan.chains]
         self.window = lead_bound(plan, settings)
         self.requested = 0
         self.source_ended = False
@@ -188,6 +187,7 @@ class Scheduler:
             return  # the first reason wins
         self.state = follow(RUN, self.state, RunMove.CANCEL, reason)
         self.reason = reason
+        self._verdicts.is_over = True
         for batch in list(self.stock.batches.values()):
             if batch.state is not BatchState.TAKEN:  # what was handed over, the consumer still gets
                 self.stock.leave(batch)
@@ -224,13 +224,14 @@ class Scheduler:
             room = min(room, int(free) - self.requested)
         if settings.length is not None:  # smaller towards the end, so that no worker idles
             remaining = settings.length - self.ledger.source_items - self.requested
-            size = min(size, max(1, -(-remaining // (settings.workers * CREDIT))))
+            size = min(size, sizer.in_units(-(-remaining // (settings.workers * CREDIT))))
             if remaining > 0:
                 room = min(room, remaining)
+                size = min(size, remaining)
             elif self.requested:
                 return  # what was asked for is to come first; then one more, which tells whether that was the end
             else:
-                room = min(room, 1)
+                room, size = min(room, 1), 1
         if room >= size:  # never less than a batch: a window that opens by crumbs would end in batches of crumbs
             room -= room % size
             self.requested += room

@@ -15,6 +15,7 @@ from mpengine.scheduler.batches import Batch, Family, trace
 from mpengine.scheduler.ledger import Ledger
 from mpengine.scheduler.lifecycles import BatchMove, BatchState
 from mpengine.scheduler.ordering import ArrivalOrder, InputOrder
+from mpengine.scheduler.payloads import Spliced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -224,6 +225,44 @@ class Stock:
         self.backlog.put(batch, in_front=True)
         return rest
 
+    def splice(self, batch: Batch, wanted: int) -> Batch:
+        """Join ``batch``, which is queued, with its queued neighbours, for up to ``wanted`` items."""
+        members = [batch]
+        total = batch.count
+        while total < wanted and (following := self._neighbour(members[-1])) is not None:
+            if total + following.count > wanted:
+                self.split(following, following.lo + wanted - total)
+            members.append(following)
+            total += following.count
+        if len(members) == 1:
+            return batch
+        parts = tuple(part for member in members for part in _parts_of(member))
+        origin = [index for member in members for index in member.indices()]
+        families = tuple(dict.fromkeys(family for member in members for family in member.families))
+        weight = sum(member.size_bytes for member in members)
+        joined = self._adopt(
+            Batch(self._new_id(), batch.chain, Spliced(parts), origin, 0, total, weight, families=families)
+        )
+        self.order.insert([joined], ahead_of=batch)
+        for member in members:
+            self.settle(member)
+        self.backlog.put(joined, in_front=True)
+        return joined
+
+    def neighbours(self, batch: Batch, wanted: int) -> int:
+        """Return how many items ``splice`` would join, or ``wanted`` if there are more."""
+        total, last = batch.count, batch
+        while total < wanted and (following := self._neighbour(last)) is not None:
+            total, last = total + following.count, following
+        return min(total, wanted)
+
+    def _neighbour(self, batch: Batch) -> Batch | None:
+        """Return the queued batch whose items come right behind those of ``batch``, if there is one to be joined."""
+        following = batch.behind if self.ordered else self.backlog.following(batch)
+        if following is None or following.state is not BatchState.QUEUED or following.chain != batch.chain:
+            return None
+        return following if following.is_plain else None
+
     def _hold(self, batch: Batch) -> None:
         self.backlog.running[batch.chain] += batch.count
         self.backlog.promised[batch.chain] += self._promise(batch)
@@ -272,3 +311,17 @@ class Stock:
             is_result = batch.chain == len(self.plan.chains)
             self.ledger.leave(None if is_result else self.plan.chains[batch.chain].first_stage, batch)
         self.settle(batch)
+
+
+def _parts_of(batch: Batch) -> list[tuple[Any, int, int]]:
+    """Return the windows of plain payloads that ``batch`` consists of."""
+    if not isinstance(batch.payload, Spliced):
+        return [(batch.payload, batch.lo, batch.hi)]
+    parts = []
+    start = 0
+    for payload, lo, hi in batch.payload.parts:
+        first, last = max(batch.lo, start), min(batch.hi, start + hi - lo)
+        if first < last:
+            parts.append((payload, lo + first - start, lo + last - start))
+        start += hi - lo
+    return parts

@@ -31,6 +31,7 @@ class Verdicts:
 
     Attributes:
         ending: how the run is to be cancelled, once all that an event tells of is booked; None: not at all.
+        is_over: whether the run was cancelled, so that no further handler is called.
     """
 
     def __init__(self, plan: Plan, stock: Stock, out: list[Command]) -> None:
@@ -40,6 +41,7 @@ class Verdicts:
         self._stock = stock
         self._out = out
         self.ending: commands.CancelRun | None = None
+        self.is_over = False
 
     def judge(
         self, stage: int, failure: Failure, index: int, worker_id: int | None, families: Families
@@ -53,7 +55,7 @@ class Verdicts:
         report = commands.ReportFailure(stage, index, worker_id, policy, failure)
         self._out.append(report)
         match policy:
-            case ErrorPolicy.SIDE:
+            case ErrorPolicy.SIDE if not self.is_over:
                 batch = self._stock.set_aside(report, families)
                 self._out.append(commands.CallHandler(batch.batch_id, report))
                 return None
@@ -62,7 +64,7 @@ class Verdicts:
                 return self._stock.emit(report, families)
             case ErrorPolicy.RAISE:
                 self.end(f"stage {self._names[stage]!r} failed on item {index}: {failure.summary}", None, report)
-            case ErrorPolicy.DROP:
+            case ErrorPolicy.DROP | ErrorPolicy.SIDE:
                 pass
         self._stock.ledger.fail(report, families)
         return None

@@ -7,9 +7,13 @@ that never runs a stage never pays for it.
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
+import random
+import re
 import traceback
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mpengine.errors import ItemTimeoutError, StageError
 from mpengine.ipc.codec import dump_error
@@ -17,8 +21,10 @@ from mpengine.results import bounded_repr, bounded_text, stand_in
 from mpengine.stages import KillSwitch, WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    import asyncio
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
+    from mpengine.policies import Retry
     from mpengine.stages import Stage
 
 
@@ -38,6 +44,15 @@ def format_traceback(error: BaseException) -> str:
         return "".join(["Traceback (most recent call last):\n", *traceback.format_tb(frames), summarize(error), "\n"])
 
 
+def innermost(error: BaseException) -> str:
+    """Return where ``error`` was raised, as the end of a sentence: the innermost frame of the user's own code."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _OURS.search(frame.filename)]
+    return f"; it was in {frames[-1].name} ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+
+
+_OURS = re.compile(r"[/\\](asyncio|mpengine[/\\]worker)[/\\]")
+
+
 class Step:
     """A stage that is ready to be called.
 
@@ -54,20 +69,57 @@ class Step:
         self.name = stage.name
         self.retry = stage.retry
         self.fans_out = stage.is_generator
+        self.batch = stage.batch
+        self.timeout = stage.timeout
+        self.is_async = stage.is_async and not stage.is_generator
+        self.concurrency = stage.concurrency
+        self.idempotent = stage.idempotent
         self.state = WorkerState(worker_id)
         self._teardown = stage.teardown
+        self._runner: asyncio.Runner | None = None
         self._built: Any = stage.fn() if stage.is_class else None
         if self._built is not None and hasattr(self._built, "__enter__"):
             self._built.__enter__()
         if stage.setup is not None:
-            stage.setup(self.state)
+            self._finish(stage.setup(self.state))
         function = stage.fn if self._built is None else self._built
-        self._function = function
+        self._function: Callable[..., Any] = function
         self._extra: tuple[Any, ...] = (self.state,) if stage.takes_state else ()
         self.call: Callable[[Any], Any] = self._call_with_state if self._extra else function
+        if stage.is_async and stage.is_generator:
+            self._function, self.call = self.call, self._drain
 
     def _call_with_state(self, item: Any) -> Any:
         return self._function(item, self.state)
+
+    def _drain(self, item: Any) -> Iterator[Any]:
+        """Iterate over what an async generator function gives, on the stage's own event loop."""
+        given: AsyncIterator[Any] = aiter(self._function(item))
+        try:
+            while True:
+                try:
+                    value = self.loop.run_until_complete(_next_of(given))
+                except StopAsyncIteration:
+                    return
+                yield value
+        finally:
+            closer = getattr(given, "aclose", None)
+            if closer is not None:
+                self.loop.run_until_complete(closer())
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the stage's coroutines run on; made when it is first asked for."""
+        if self._runner is None:
+            import asyncio
+
+            self._runner = asyncio.Runner()
+        return self._runner.get_loop()
+
+    def _finish(self, given: object) -> None:
+        """Wait for what an ``async def`` for setting up or tearing down has given; anything else is of no use."""
+        if inspect.iscoroutine(given):
+            self.loop.run_until_complete(given)
 
     def map(self, items: Iterable[Any]) -> Iterator[Any]:
         """Call the function for each item, in one tight loop."""
@@ -83,12 +135,21 @@ class Step:
             closers.append(functools.partial(self._built.__exit__, None, None, None))
         elif hasattr(self._built, "close"):
             closers.append(self._built.close)
-        for closer in closers:
+        for closer in (*closers, self._close_loop):
             try:
-                closer()
+                self._finish(closer())
             except Exception as error:  # noqa: BLE001 - told to the coordinator, which logs it
                 problems.append(f"stage {self.name!r}: tear-down failed: {summarize(error)}")
         return problems
+
+    def _close_loop(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
+
+
+async def _next_of(given: AsyncIterator[Any]) -> Any:
+    return await anext(given)
 
 
 class Chain:
@@ -117,6 +178,16 @@ class Chain:
     def fans_out(self) -> bool:
         """Whether one item may become many."""
         return self.steps[-1].fans_out
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a call may take so long and no longer."""
+        return any(step.timeout is not None for step in self.steps)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its items may run in slices: nothing times them, and they are called one by one, not in groups."""
+        return not self.fans_out and not any(step.batch or step.is_async or step.timeout for step in self.steps)
 
     def close(self) -> list[str]:
         """Tear every stage down, last first; return what went wrong with that."""
@@ -187,28 +258,125 @@ class Killed(Exception):  # noqa: N818 - control flow of a worker, never shown
         self.reason = reason
 
 
-def attempt(step: Step, item: object) -> tuple[Any, BaseException | None, int]:
+class Stopped(Exception):  # noqa: N818 - control flow of a worker, never shown
+    """The run was cancelled while an item waited for its next attempt."""
+
+
+class Naming(Protocol):
+    """Where a job names what it is at: a slot of the control block."""
+
+    def begin_item(self, position: int, stage: int) -> None:
+        """Name an item."""
+
+    def begin_stage(self, stage: int) -> None:
+        """Name the stage that it is in."""
+
+    def begin_attempt(self, stage: int, attempt: int, timeout_s: float) -> None:
+        """Say which attempt it is in, and how long that may take."""
+
+    def end_attempt(self) -> bool:
+        """Say that the attempt is over; return whether it took too long."""
+
+    def describe(self, text: str) -> None:
+        """Say what the item is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a job runs.
+
+    Attributes:
+        slot: where it names what it is at.
+        is_cancelled: whether it is to stop.
+        pause: waits so many seconds; returns whether it is to stop, at once when that is so.
+        cancel_fd: becomes readable when it is to stop.
+        is_watched: whether somebody ends this process when a call is late (see ``backends.deadlines``).
+    """
+
+    slot: Naming
+    is_cancelled: Callable[[], bool]
+    pause: Callable[[float | None], bool]
+    cancel_fd: int
+    is_watched: bool = False
+
+    def late(self, step: Step) -> ItemTimeoutError:
+        """Return the error of a call that has come back too late.
+
+        Where this process is about to be ended for that, nothing more may be begun in it, and nothing told.
+
+        Raises:
+            Stopped: the run was cancelled before the end came.
+        """
+        if self.is_watched:
+            self.pause(None)
+            raise Stopped
+        return ItemTimeoutError(f"took longer than {step.timeout} s")
+
+    def wait_for_retry(self, retry: Retry, attempts: int) -> None:
+        """Wait as long as there is to wait after so many attempts.
+
+        Raises:
+            Stopped: the run was cancelled meanwhile.
+        """
+        if retry.backoff_s and self.pause(backoff_s(retry, attempts)):
+            raise Stopped
+
+
+def backoff_s(retry: Retry, attempts: int) -> float:
+    """Return the seconds to wait after so many attempts, drawn within the retry's jitter."""
+    return retry.wait_s(attempts, random.random())  # noqa: S311 - a delay, no secret
+
+
+def attempt(
+    step: Step, item: object, site: Site, *, stage: int = 0, attempts: int = 0, error: BaseException | None = None
+) -> tuple[Any, BaseException | None, int]:
     """Call a stage's function until it gives something or there is no attempt left.
 
+    Args:
+        step: the stage.
+        item: what to call it with.
+        site: where.
+        stage: the stage's place in the chain.
+        attempts: how many there were already.
+        error: what the last one of these came to, if that is known.
+
     Returns:
-        What it gave, or the last error; and how many attempts that took.
+        What it gave, or the last error; and how many attempts there were then.
 
     Raises:
         Killed: the function gave or raised a ``KillSwitch``.
+        Stopped: the run was cancelled meanwhile.
     """
-    attempts = 0
-    while True:
+    while error is None or step.retry.is_worth_it(error, attempts):
+        if error is not None:
+            site.wait_for_retry(step.retry, attempts)
         attempts += 1
-        try:
-            value = step.call(item)
-        except KillSwitch as switch:
-            raise Killed(switch.reason) from None
-        except LEAVING:
-            raise
-        except BaseException as error:  # noqa: BLE001 - that is the item's error, and goes back as such
-            if not step.retry.is_worth_it(error, attempts):
-                return None, error, attempts
-        else:
-            if issubclass(type(value), KillSwitch):  # isinstance() would ask the value, which is user code
-                raise Killed(value.reason)
+        value, error = _call(step, item, site, stage, attempts)
+        if error is None:
             return value, None, attempts
+    return None, error, attempts
+
+
+def _call(step: Step, item: object, site: Site, stage: int, attempts: int) -> tuple[Any, BaseException | None]:
+    """Call a stage's function once; return what it gave, or its error."""
+    value: Any = None
+    error: BaseException | None = None
+    is_late = False
+    if step.timeout is not None:
+        site.slot.begin_attempt(stage, attempts, step.timeout)
+    try:
+        value = step.call(item)
+    except KillSwitch as switch:
+        raise Killed(switch.reason) from None
+    except LEAVING:
+        raise
+    except BaseException as raised:  # noqa: BLE001 - that is the item's error, and goes back as such
+        error = raised
+    finally:
+        if step.timeout is not None:
+            is_late = site.slot.end_attempt()
+    if is_late:
+        return None, site.late(step)
+    if error is None and issubclass(type(value), KillSwitch):  # isinstance() would ask the value, which is user code
+        raise Killed(value.reason)
+    return value, error

@@ -12,91 +12,84 @@ J4. A chain that fans out is put aside when it has given what it was asked for, 
 
 from __future__ import annotations
 
-import contextlib
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from mpengine.ipc.codec import Broken, Salvaged
 from mpengine.results import bounded_repr
-from mpengine.stages import SKIP, KillSwitch
-from mpengine.worker.chain import LEAVING, UNREADABLE, Fields, Killed, attempt, failure_of
-from mpengine.worker.slices import Tally, map_slice
+from mpengine.stages import SKIP
+from mpengine.worker.chain import UNREADABLE, Fields, Killed, Stopped, attempt
+from mpengine.worker.groups import call_group
+from mpengine.worker.reports import DONE, MORE, SUSPENDED, Report, Tally, pass_on
+from mpengine.worker.slices import map_slice
+from mpengine.worker.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from mpengine.worker.chain import Chain, Step
+    from mpengine.worker.chain import Chain, Site
+    from mpengine.worker.coroutines import Coroutines
+    from mpengine.worker.groups import Outcome
 
 REPORT_S = 0.05
 QUICK_S = 20e-6
 SLICE_S = 1e-3
 
-DONE, MORE, SUSPENDED = "done", "more", "suspended"
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of a payload that a job is to run; see ``scheduler.commands.Dispatch``.
 
-class Naming(Protocol):
-    """Where a job names what it is at: a slot of the control block."""
-
-    def begin_item(self, position: int, stage: int) -> None:
-        """Name an item."""
-
-    def begin_stage(self, stage: int) -> None:
-        """Name the stage that it is in."""
-
-    def describe(self, text: str) -> None:
-        """Say what the item is."""
-
-
-@dataclass(slots=True)
-class Report:
-    """What a job has done since its last report; see ``scheduler.events.BatchReturned``."""
-
-    tallies: list[Tally]
-    results: list[Any] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    failures: list[Fields] = field(default_factory=list)
-    consumed: int = 0
-    emitted: int = 0
-    progress: str = MORE
-    kill: str | None = None
-    abandoned: bool = False
-
-    def fail(self, position: int, stage: int, error: BaseException, item: object, attempts: int) -> None:
-        """Note that an item failed for good."""
-        self.tallies[stage].failed += 1
-        self.failures.append(failure_of(position, stage, error, item, attempts))
-
-
-class Job:
-    """Items ``position`` to ``hi`` of a batch.
-
-    Args:
-        chain: what to run.
-        items: the whole payload's items.
+    Attributes:
         lo: first item.
         hi: one past the last item.
         skip: results of the first item that are not wanted again.
         careful: name each item before it runs (J2).
-        slot: where.
-        is_cancelled: whether to stop (J3).
+        attempted: a stage, and how many attempts the first item has had there with workers that died.
     """
 
-    def __init__(  # noqa: PLR0913 - mirrors the message that makes it
-        self, chain: Chain, items: list[Any], lo: int, hi: int, *,
-        skip: int, careful: bool, slot: Naming, is_cancelled: Callable[[], bool],
-    ) -> None:  # fmt: skip
+    lo: int
+    hi: int
+    skip: int = 0
+    careful: bool = False
+    attempted: tuple[int, int] = (0, 0)
+
+
+class Job:
+    """A window of a batch, on its way.
+
+    Args:
+        chain: what to run.
+        items: the whole payload's items.
+        window: which of them.
+        site: where.
+    """
+
+    def __init__(self, chain: Chain, items: list[Any], window: Window, site: Site) -> None:
         """Begin with nothing done."""
         self._chain = chain
         self._items = items
-        self._position = lo
-        self._hi = hi
-        self._skip = skip
-        self.careful = careful
-        self._slot = slot
-        self._is_cancelled = is_cancelled
-        self._quick = not (careful or chain.fans_out or isinstance(items, Salvaged))
-        self._stream: _Stream | None = None
+        self._window = window
+        self._position = window.lo
+        self._hi = window.hi
+        self._skip = window.skip
+        self.careful = window.careful
+        self._site = site
+        self._quick = chain.is_plain and not (window.careful or isinstance(items, Salvaged))
+        self._stream: Stream | None = None
+        self._coroutines: Coroutines | None = None
+        self._waiting: Iterator[tuple[int, Any, int]] = iter(())
+        head = chain.steps[0]
+        if head.is_async:
+            from mpengine.worker.coroutines import Coroutines
+
+            self._coroutines = Coroutines(head, site, is_alone=window.careful)
+            self._waiting = (
+                (place, items[place], self._attempts(place, 0))
+                for place in range(window.lo, window.hi)
+                if type(items[place]) is not Broken
+            )
 
     def advance(self, budget: int) -> Report:
         """Go on until the batch is done, something is to be reported, or ``budget`` results are there."""
@@ -108,6 +101,8 @@ class Job:
             self._go_on(report, until, budget)
         except Killed as killed:
             report.kill = killed.reason
+        except Stopped:
+            report.abandoned = True
         finally:
             self._learn(time.perf_counter() - began, self._position - before)
         report.consumed = self._position - before
@@ -118,21 +113,26 @@ class Job:
         return report
 
     def close(self) -> None:
-        """Close what was put aside."""
+        """Close what was put aside, or is under way."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+        if self._coroutines is not None:
+            self._coroutines.close()
 
     def _go_on(self, report: Report, until: float, budget: int) -> None:
         while self._position < self._hi:
-            if self._is_cancelled():
-                report.abandoned = True
-                return
+            if self._site.is_cancelled():
+                raise Stopped
             if self._quick and self._chain.item_s is not None and self._chain.item_s < QUICK_S:
                 self._run_slice(report)
             elif self._chain.fans_out:
                 if not self._run_stream(report, until, budget):
                     return
+            elif self._coroutines is not None:
+                self._run_coroutines(report, until, self._coroutines)
+            elif self._chain.steps[0].batch is not None:
+                self._run_group(report, self._chain.steps[0].batch)
             else:
                 self._run_item(report)
             if self.careful or time.perf_counter() >= until:
@@ -156,9 +156,10 @@ class Job:
             report.positions.append(position)
 
     def _begin_item(self, position: int) -> None:
-        self._slot.begin_item(position, 0)
-        if self.careful:  # a worker has died of this one or of its mates: leave word of what it is
-            self._slot.describe(bounded_repr(self._items[position]))
+        self._site.slot.begin_item(position, 0)
+        # A worker has died of this one or of its mates, or may be killed for it: leave word of what it is.
+        if self.careful or self._chain.is_timed:
+            self._site.slot.describe(bounded_repr(self._items[position]))
 
     def _through(self, position: int, report: Report, steps: int) -> tuple[Any, bool]:
         """Take an item through the first ``steps`` stages; return what came out, and whether anything did."""
@@ -169,15 +170,16 @@ class Job:
         for stage in range(steps):
             step, tally, item = self._chain.steps[stage], report.tallies[stage], value
             if stage:
-                self._slot.begin_stage(stage)
+                self._site.slot.begin_stage(stage)
+            before = self._attempts(position, stage)
             began = time.perf_counter()
             try:
-                value, error, attempts = attempt(step, item)
-            except Killed:
-                _pass_on(report, stage, -1)  # the item stays where it is, so no report may say that it went on
+                value, error, attempts = attempt(step, item, self._site, stage=stage, attempts=before)
+            except (Killed, Stopped):
+                pass_on(report, stage, -1)  # the item stays where it is, so no report may say that it went on
                 raise
             tally.busy_s += time.perf_counter() - began
-            tally.retried += attempts - 1
+            tally.retried += attempts - before - 1
             if error is not None:
                 report.fail(position, stage, error, item, attempts)
                 return None, False
@@ -186,6 +188,62 @@ class Job:
                 return None, False
             tally.succeeded += 1
         return value, True
+
+    def _attempts(self, position: int, stage: int) -> int:
+        """Return how many attempts at an item ended with workers that died."""
+        place, attempts = self._window.attempted
+        return attempts if position == self._window.lo and stage == place else 0
+
+    # ------------------------------------------------------------------ a list at a time, or several at once
+
+    def _run_group(self, report: Report, size: int) -> None:
+        """Run the next items through a stage with ``batch=``; a careful job gives it lists of one."""
+        start = self._position
+        stop = min(self._hi, start + (1 if self.careful else size))
+        if self.careful:
+            self._begin_item(start)
+        places = [place for place in range(start, stop) if type(self._items[place]) is not Broken]
+        began = time.perf_counter()
+        outcomes: dict[int, Outcome] = {}
+        if places:
+            items = [self._items[place] for place in places]
+            found, retried = call_group(self._chain.steps[0], items, self._site, self._attempts(start, 0))
+            report.tallies[0].retried += retried
+            outcomes = dict(zip(places, found, strict=True))
+        report.tallies[0].busy_s += time.perf_counter() - began
+        for place in range(start, stop):
+            self._settle(report, place, outcomes.get(place))
+        self._position = stop
+
+    def _run_coroutines(self, report: Report, until: float, coroutines: Coroutines) -> None:
+        """Run the next items through an ``async def``."""
+        if type(self._items[self._position]) is Broken:
+            self._settle(report, self._position, None)
+            self._position += 1
+            return
+        if self.careful:
+            self._begin_item(self._position)
+        began = time.perf_counter()
+        outcomes = coroutines.go_on(self._waiting, self._position, until)
+        report.tallies[0].busy_s += time.perf_counter() - began
+        for outcome in outcomes:
+            report.tallies[0].retried += outcome[2] - 1 - self._attempts(self._position, 0)
+            self._settle(report, self._position, outcome)
+            self._position += 1
+
+    def _settle(self, report: Report, position: int, outcome: Outcome | None) -> None:
+        """Book what became of an item in a chain of one stage; None: it could not be unpickled."""
+        value, error, attempts = outcome or (None, self._items[position].error, 1)
+        tally = report.tallies[0]
+        if error is not None:
+            item = self._items[position]
+            report.fail(position, 0, error, UNREADABLE if type(item) is Broken else item, attempts)
+        elif value is SKIP:
+            tally.skipped += 1
+        else:
+            tally.succeeded += 1
+            report.results.append(value)
+            report.positions.append(position)
 
     # ------------------------------------------------------------------ a slice at a time
 
@@ -200,7 +258,7 @@ class Job:
         tallies = [Tally() for _ in self._chain.steps]
         for stage, step in enumerate(self._chain.steps):
             began = time.perf_counter()
-            values = map_slice(step, stage, values, positions, tallies[stage], found)
+            values = map_slice(step, stage, values, positions, tallies[stage], found, self._site)
             tallies[stage].busy_s += time.perf_counter() - began
         for whole, part in zip(report.tallies, tallies, strict=True):
             whole.succeeded += part.succeeded
@@ -226,13 +284,16 @@ class Job:
                 self._position += 1
                 self._skip = 0
                 return len(report.results) < budget
-            _pass_on(report, last, -1)  # counted when the item is at its end, which may be reports later
-            stream = self._stream = _Stream(self._chain.steps[last], value, self._skip)
+            pass_on(report, last, -1)  # counted when the item is at its end, which may be reports later
+            attempts = self._attempts(position, last)
+            stream = self._stream = Stream(
+                self._chain.steps[last], value, self._site, skip=self._skip, attempts=attempts
+            )
             self._skip = 0
         else:
-            self._slot.begin_item(position, last)
+            self._site.slot.begin_item(position, last)
         if last:
-            self._slot.begin_stage(last)
+            self._site.slot.begin_stage(last)
         began = time.perf_counter()
         try:
             ended = stream.fill(report, position, last, until, budget)
@@ -241,7 +302,7 @@ class Job:
         if not ended:
             report.progress = SUSPENDED if len(report.results) >= budget else MORE
             return False
-        _pass_on(report, last, 1)
+        pass_on(report, last, 1)
         self._stream = None
         self._position += 1
         if len(report.results) >= budget and self._position < self._hi:
@@ -265,80 +326,9 @@ class Job:
     def drop_stream(self, report: Report) -> None:
         """Give up the item that is being streamed: something that it gave will not travel."""
         self.close()
-        _pass_on(report, len(report.tallies) - 1, 1)
+        pass_on(report, len(report.tallies) - 1, 1)
         self._position += 1
         report.consumed += 1
         report.emitted = 0
         if self._position >= self._hi:
             report.progress = DONE
-
-
-class _Stream:
-    """A generator stage's work on one item."""
-
-    def __init__(self, step: Step, item: object, skip: int) -> None:
-        """Begin with nothing given; the first ``skip`` results are not wanted."""
-        self._step = step
-        self._item = item
-        self._skip = skip
-        self._attempts = 0
-        self._given = 0
-        self._iterator: Iterator[Any] | None = None
-
-    @property
-    def emitted(self) -> int:
-        """Results that were sent so far, by this worker or by one that died before it."""
-        return max(self._given, self._skip)
-
-    def fill(self, report: Report, position: int, stage: int, until: float, budget: int) -> bool:
-        """Add results to ``report`` until it has enough or the time is up; return whether the item is at its end."""
-        tally = report.tallies[stage]
-        while True:
-            try:
-                if self._take(report, position, until, budget):
-                    return False
-            except KillSwitch as switch:
-                raise Killed(switch.reason) from None
-            except (Killed, *LEAVING):
-                raise
-            except BaseException as error:  # noqa: BLE001 - that is the item's error, and goes back as such
-                if not self._step.retry.is_worth_it(error, self._attempts):
-                    report.fail(position, stage, error, self._item, self._attempts)
-                    return True
-                tally.retried += 1
-                self._skip = self.emitted  # another attempt starts afresh; what was sent is not sent again
-                self._given = 0
-                self._iterator = None
-            else:
-                tally.succeeded += 1
-                return True
-
-    def _take(self, report: Report, position: int, until: float, budget: int) -> bool:
-        """Take results; return whether there may be more."""
-        if self._iterator is None:
-            self._attempts += 1
-            self._iterator = iter(self._step.call(self._item))
-        for value in self._iterator:
-            if issubclass(type(value), KillSwitch):
-                raise Killed(value.reason)
-            if value is not SKIP:
-                self._given += 1
-                if self._given > self._skip:
-                    report.results.append(value)
-                    report.positions.append(position)
-            if len(report.results) >= budget or time.perf_counter() >= until:
-                return True
-        return False
-
-    def close(self) -> None:
-        """Close the generator; what that raises is of no consequence any more."""
-        closer = getattr(self._iterator, "close", None)
-        if closer is not None:
-            with contextlib.suppress(Exception):  # a generator may yield or raise while it is closed
-                closer()
-
-
-def _pass_on(report: Report, stage: int, items: int) -> None:
-    """Count ``items`` as having come through all stages before ``stage``."""
-    for tally in report.tallies[:stage]:
-        tally.succeeded += items

@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from mpengine.cancellation import CancelEvent, bind_flag
 from mpengine.ipc import messages
+from mpengine.ipc.assembly import put_together
 from mpengine.ipc.codec import PickleCodec, dump_error
 from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock
+from mpengine.ipc.lastwords import leave_words
 from mpengine.ipc.mpqueue import MPQueue
-from mpengine.worker.chain import UNREADABLE, BrokenStageError, Chain, failure_of, pickled
-from mpengine.worker.jobs import DONE, SUSPENDED, Job, Report
+from mpengine.worker.chain import UNREADABLE, BrokenStageError, Chain, Site, failure_of, pickled
+from mpengine.worker.jobs import Job, Window
 from mpengine.worker.packing import pack_results
-from mpengine.worker.slices import Tally
+from mpengine.worker.reports import DONE, SUSPENDED, Report, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +42,7 @@ def run_worker(boot: WorkerBoot) -> None:
     block = ControlBlock(boot.control_fd, boot.slots)
     event = CancelEvent(block.buffer, CANCEL_OFFSET, read_fd=boot.cancel_fd)
     bind_flag(event)
+    leave_words(boot.control_fd, block.words_start(boot.worker_id))
     inbox = MPQueue(reader_fd=boot.inbox_fd)
     outbox = MPQueue(writer_fd=boot.outbox_fd)
     codec = PickleCodec(main_by_value=False)  # what its own __main__ lacks does not pickle by name in the first place
@@ -73,7 +76,7 @@ class Worker:
         self._inbox = inbox
         self._outbox = outbox
         self._slot = slot
-        self._event = event
+        self._site = Site(slot, event.is_set, event.wait, event.fileno(), is_watched=True)
         self._codec = codec
         self._dumped: Sequence[messages.Buffer] = ()
         self._chains: dict[int, Chain] = {}
@@ -117,14 +120,13 @@ class Worker:
             return
         self._slot.begin_batch(message.batch_id)
         try:
-            items = self._codec.unpack(message.payloads[0])
+            items = put_together(self._codec, message.payloads, message.layout)
         except Exception as error:  # noqa: BLE001 - nothing of the payload can be made out: every item fails with that
             self._fail_all(message, error, len(chain.steps))
             return
-        job = Job(
-            chain, items, message.lo, message.hi,
-            skip=message.skip, careful=message.careful, slot=self._slot, is_cancelled=self._event.is_set,
-        )  # fmt: skip
+        place, attempts = message.attempted
+        window = Window(message.lo, message.hi, message.skip, message.careful, (place, attempts))
+        job = Job(chain, items, window, self._site)
         self._work(message.batch_id, job, message.budget, message.out_size)
 
     def _work(self, batch_id: int, job: Job, budget: int, out_size: int) -> None:

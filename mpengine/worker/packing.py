@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mpengine.ipc.codec import Codec
-    from mpengine.worker.jobs import Job, Report
+    from mpengine.worker.jobs import Job
+    from mpengine.worker.reports import Report
 
 ChunkFields = tuple[int, int, bytes | None]
 

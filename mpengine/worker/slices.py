@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mpengine.stages import SKIP, KillSwitch
-from mpengine.worker.chain import LEAVING, Fields, Killed, failure_of
+from mpengine.worker.chain import LEAVING, Fields, Killed, attempt, failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mpengine.worker.chain import Step
+    from mpengine.worker.chain import Site, Step
+    from mpengine.worker.reports import Tally
 
 
-@dataclass(slots=True)
-class Tally:
-    """What became of items in one stage, for one report; see ``scheduler.events.Tally``."""
-
-    succeeded: int = 0
-    failed: int = 0
-    skipped: int = 0
-    retried: int = 0
-    busy_s: float = 0.0
-
-    def fields(self) -> tuple[int, int, int, int, float]:
-        """Return the figures as they travel."""
-        return (self.succeeded, self.failed, self.skipped, self.retried, self.busy_s)
-
-
-def map_slice(
-    step: Step, stage: int, values: list[Any], positions: list[int], tally: Tally, found: list[Fields]
+def map_slice(  # noqa: PLR0913, PLR0917 - one stage of one slice
+    step: Step, stage: int, values: list[Any], positions: list[int], tally: Tally, found: list[Fields], site: Site
 ) -> list[Any]:  # fmt: skip
     """Run one stage over a slice; ``positions`` loses the places of the items that do not go on.
 
@@ -57,7 +42,7 @@ def map_slice(
         item = values[start]
         if error is None:
             error = StopIteration("raised by the stage's function")
-        value, error, attempts = _try_again(step, item, error)
+        value, error, attempts = attempt(step, item, site, stage=stage, attempts=1, error=error)
         tally.retried += attempts - 1
         if error is None:
             results.append(value)
@@ -83,21 +68,3 @@ def _kinds(values: list[Any]) -> Iterable[type]:
         return set(map(type, values))
     except Exception:  # noqa: BLE001 - a user's metaclass may have no hash, or one that raises
         return list(map(type, values))
-
-
-def _try_again(step: Step, item: object, error: BaseException) -> tuple[Any, BaseException | None, int]:
-    """Give an item that has failed once its further attempts."""
-    attempts = 1
-    while step.retry.is_worth_it(error, attempts):
-        attempts += 1
-        try:
-            value = step.call(item)
-        except KillSwitch as switch:
-            raise Killed(switch.reason) from None
-        except LEAVING:
-            raise
-        except BaseException as raised:  # noqa: BLE001 - the item's error again
-            error = raised
-        else:
-            return value, None, attempts
-    return None, error, attempts

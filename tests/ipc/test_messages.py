@@ -12,7 +12,7 @@ from mpengine.ipc.messages import ProtocolError, decode, encode, frame_size
 EXAMPLES = [
     messages.BeginRun(3, [b"chain 0", b"", b"chain 2"]),
     messages.BeginRun(3, []),
-    messages.RunBatch(1, 2, 3, 4, 5, True, 7, 8, [b"x" * 1000]),
+    messages.RunBatch(1, 2, 3, 4, 5, True, 7, 8, (0, 0), (), [b"x" * 1000]),
     messages.ResumeBatch(2**40, 16, 1024),
     messages.EndRun(3),
     messages.Pill(),

@@ -23,7 +23,7 @@ def pipe():
 
 
 def batch(number, payload=b""):
-    return RunBatch(number, 0, 0, 1, 0, False, 1, 1, [payload])
+    return RunBatch(number, 0, 0, 1, 0, False, 1, 1, (0, 0), (), [payload])
 
 
 def drained(pipe):

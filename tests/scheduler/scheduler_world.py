@@ -17,6 +17,7 @@ from mpengine.scheduler import commands, events
 from mpengine.scheduler.crew import CREDIT
 from mpengine.scheduler.events import Ending, Progress
 from mpengine.scheduler.lifecycles import RunState
+from mpengine.scheduler.payloads import Spliced
 from mpengine.scheduler.scheduler import Scheduler, Settings
 from mpengine.stages import Stage
 
@@ -37,6 +38,7 @@ class StageShape:
     policy: str = "drop"
     retries: int = 0
     once: bool = False
+    batch: int | None = None
 
     def build(self, number):
         return Stage(
@@ -48,6 +50,7 @@ class StageShape:
             error_handler=repr if self.policy == "side" else None,
             retries=0 if self.once else self.retries,
             idempotent=not self.once,
+            batch=None if self.fans_out else self.batch,
         )
 
 
@@ -223,6 +226,8 @@ class World:
                 raise AssertionError(f"S3: {command} after the end")
             case commands.Dispatch():
                 self._dispatch(command)
+            case commands.Deliver() | commands.CallHandler():
+                self._take_out(command)
             case commands.Resume(worker_id, batch_id, _, budget):
                 worker = self.workers[worker_id]
                 assert worker.state == "ready"
@@ -231,24 +236,8 @@ class World:
                 assert budget >= 1
                 job.suspended, job.budget = False, budget
                 self._queue(worker, batch_id)
-            case commands.Deliver(batch_id, commands.ReportFailure() as report, 0, 1, origin):
-                assert list(origin) == [report.index]
-                self.handed.append(error_value(report))
-                self.outlet.append((batch_id, self.handed[-1:], 0, 1))
-            case commands.CallHandler(batch_id, report):
-                assert report.policy is ErrorPolicy.SIDE
-                self.aside.append((batch_id, report))
-            case commands.KillWorker():
-                raise AssertionError("nobody has lied")
-            case commands.Deliver(batch_id, payload, lo, hi, origin):
-                assert [origin[place] for place in range(lo, hi)] == [value[0] for value in payload[lo:hi]]
-                self.handed += payload[lo:hi]
-                self.outlet.append((batch_id, payload, lo, hi))
             case commands.PullSource(count, batch_size):
-                assert not self.has_ended
-                assert 1 <= batch_size <= count
-                self.allowance += count
-                self.batch_size = batch_size
+                self._ask_source(count, batch_size)
             case commands.StartWorker(worker_id):
                 assert self.workers[worker_id].state == "absent"
                 self.workers[worker_id] = FakeWorker("starting")
@@ -256,23 +245,46 @@ class World:
                 self.cancels.append(command)
             case commands.FinishRun():
                 self.finished = True
+            case _:
+                raise AssertionError(f"{command}: nobody has lied")
+
+    def _ask_source(self, count, batch_size):
+        assert not self.has_ended
+        assert 1 <= batch_size <= count
+        self.allowance += count
+        self.batch_size = batch_size
+
+    def _take_out(self, command):
+        match command:
+            case commands.Deliver(batch_id, commands.ReportFailure() as report, 0, 1, origin):
+                assert list(origin) == [report.index]
+                self.handed.append(error_value(report))
+                self.outlet.append((batch_id, self.handed[-1:], 0, 1))
+            case commands.CallHandler(batch_id, report):
+                assert report.policy is ErrorPolicy.SIDE
+                self.aside.append((batch_id, report))
+            case commands.Deliver(batch_id, payload, lo, hi, origin):
+                assert [origin[place] for place in range(lo, hi)] == [value[0] for value in payload[lo:hi]]
+                self.handed += payload[lo:hi]
+                self.outlet.append((batch_id, payload, lo, hi))
 
     def _dispatch(self, command):
         worker = self.workers[command.worker_id]
         assert worker.state == "ready", "a command to a dead worker"
         assert command.batch_id not in worker.jobs
-        assert 0 <= command.lo < command.hi <= len(command.payload)
+        items = items_of(command.payload)
+        assert 0 <= command.lo < command.hi <= len(items)
         assert command.out_size >= 1
         assert command.budget >= 1
-        first = (command.chain, command.payload[command.lo])
+        first = (command.chain, items[command.lo])
         assert command.skip == self.sent.get(first, 0), "K6: what was sent must be skipped, and nothing else"
         worker.jobs[command.batch_id] = FakeJob(
-            command.chain, command.payload, command.lo, command.hi, command.skip, command.careful, command.out_size,
+            command.chain, items, command.lo, command.hi, command.skip, command.careful, command.out_size,
             command.budget, command.attempted,
         )  # fmt: skip
         assert command.attempted == self.attempted.get(first, (0, 0)), "attempts that died with a worker count"
         chain = self.plan.chains[command.chain]
-        is_new = not {(command.chain, value) for value in command.payload[command.lo : command.hi]} & self.begun
+        is_new = not {(command.chain, value) for value in items[command.lo : command.hi]} & self.begun
         assert is_new or chain.once_from is None, "R4: an item is run twice"
         assert command.careful or chain.once_from is None
         self._queue(worker, command.batch_id)
@@ -299,7 +311,7 @@ class World:
     def sent_to(self, number):
         """What a worker was sent after the last event: (chain, values) each."""
         return [
-            (command.chain, command.payload[command.lo : command.hi])
+            (command.chain, items_of(command.payload)[command.lo : command.hi])
             for command in self.commands
             if isinstance(command, commands.Dispatch) and command.worker_id == number
         ]
@@ -473,6 +485,13 @@ class World:
         batch_id, _, lo, hi = self.outlet.popleft()
         self.refused += hi - lo
         self.tell(events.DeliveryRefused, batch_id)
+
+
+def items_of(payload):
+    """What a worker makes of a payload that is made of others."""
+    if isinstance(payload, Spliced):
+        return [value for part, lo, hi in payload.parts for value in part[lo:hi]]
+    return payload
 
 
 def error_value(report):

@@ -1,6 +1,7 @@
 """A chain is built once, tells which stage could not be, and is torn down last stage first."""
 
 import pytest
+from job_sites import site
 
 from mpengine import KillSwitch, WorkerState, stage
 from mpengine.ipc.codec import load_error
@@ -89,9 +90,9 @@ def test_state_is_handed_to_functions_that_want_it():
 @pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (2, 3)])
 def test_attempts_are_counted(retries, attempts):
     (step,) = Chain([stage(lambda x: 1 // x, retries=retries)], 0).steps
-    value, error, count = attempt(step, 0)
+    value, error, count = attempt(step, 0, site())
     assert (value, type(error), count) == (None, ZeroDivisionError, attempts)
-    assert attempt(step, 1) == (1, None, 1)
+    assert attempt(step, 1, site()) == (1, None, 1)
 
 
 @pytest.mark.parametrize("leaving", [SystemExit, KeyboardInterrupt])
@@ -101,7 +102,7 @@ def test_what_ends_a_process_is_no_items_error(leaving):
 
     (step,) = Chain([stage(leave, retries=3)], 0).steps
     with pytest.raises(leaving):
-        attempt(step, 0)
+        attempt(step, 0, site())
 
 
 def test_a_kill_switch_is_told_from_a_value():
@@ -111,7 +112,7 @@ def test_a_kill_switch_is_told_from_a_value():
     for function, reason in ((kill, "raised"), (lambda x: KillSwitch("returned"), "returned")):
         (step,) = Chain([stage(function)], 0).steps
         with pytest.raises(Killed) as caught:
-            attempt(step, 0)
+            attempt(step, 0, site())
         assert caught.value.reason == reason
 
 
@@ -127,7 +128,7 @@ class Unspeakable(Exception):  # noqa: N818 - its name is in the expected texts
 
 def test_an_error_that_cannot_be_told_is_told_all_the_same():
     (step,) = Chain([stage(raise_unspeakable)], 0).steps
-    _, error, _ = attempt(step, 0)
+    _, error, _ = attempt(step, 0, site())
     assert "Unspeakable" in summarize(error)
     assert "raise_unspeakable" in format_traceback(error)
     failure = pickled(failure_of(3, 1, error, error, 2))

@@ -5,34 +5,20 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from job_sites import Slot, never, site
 
 from mpengine import SKIP, KillSwitch, stage
 from mpengine.ipc.codec import Broken, PlainCodec, Salvaged
 from mpengine.worker import jobs
 from mpengine.worker.chain import Chain
-from mpengine.worker.jobs import DONE, SUSPENDED, Job
+from mpengine.worker.jobs import Job, Window
 from mpengine.worker.packing import pack_results
+from mpengine.worker.reports import DONE, SUSPENDED
 
 
-class Slot:
-    """Notes what it is told."""
-
-    def __init__(self):
-        self.named = []
-
-    def begin_item(self, position, stage):
-        self.named.append((position, stage))
-
-    def begin_stage(self, stage):
-        self.named.append((self.named[-1][0], stage))
-
-    def describe(self, text):
-        self.told = text
-
-
-def job_of(chain, items, lo=0, hi=None, *, skip=0, careful=False, slot=None, is_cancelled=lambda: False):
+def job_of(chain, items, lo=0, hi=None, *, slot=None, is_cancelled=never, pause=never, **more):
     hi = len(items) if hi is None else hi
-    return Job(chain, items, lo, hi, skip=skip, careful=careful, slot=slot or Slot(), is_cancelled=is_cancelled)
+    return Job(chain, items, Window(lo, hi, **more), site(slot, is_cancelled, pause))
 
 
 def reports_of(job, budget=10**9):

@@ -1,0 +1,163 @@
+"""Stages that are an ``async def``: several items of a batch at once, on the stage's own event loop.
+
+A1. The loop runs only while the job is advanced; between two reports its coroutines stand still.
+A2. Results are reported in the order of the items: what is finished waits for what came before it.
+A3. At most ``concurrency`` items are under way.  None is named in the slot, unless the job is careful and
+    runs it alone.
+A4. The cancel pipe is among what the loop waits for, so cancelling interrupts a wait at once.
+A5. A coroutine that does not give control back is ended with its worker: the deadline in the slot is moved on only
+    while the loop turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from mpengine.errors import ItemTimeoutError
+from mpengine.stages import KillSwitch
+from mpengine.worker.chain import LEAVING, Killed, Stopped, backoff_s, innermost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mpengine.worker.chain import Site, Step
+    from mpengine.worker.groups import Outcome
+
+
+class Coroutines:
+    """The items of one job that are under way.
+
+    Args:
+        step: the stage.
+        site: where.
+        is_alone: whether one item is to be reported before the next one begins (A3).
+    """
+
+    def __init__(self, step: Step, site: Site, *, is_alone: bool) -> None:
+        """Begin with nothing under way."""
+        self._step = step
+        self._site = site
+        self._is_alone = is_alone
+        self._at_once = 1 if is_alone else step.concurrency
+        self._attempt = 1
+        self._running: dict[asyncio.Task[Outcome], int] = {}
+        self._finished: dict[int, Outcome] = {}
+
+    def go_on(self, waiting: Iterator[tuple[int, Any, int]], first: int, until: float) -> list[Outcome]:
+        """Run items until those from ``first`` on are finished, or the time is up and some of them are.
+
+        Args:
+            waiting: those that have not begun: position, item, and how many attempts ended with workers that died;
+                taken as they are begun.
+            first: position of the first item that has not been reported.
+            until: when to report what is finished, on the clock of ``time.perf_counter``.
+
+        Returns:
+            What became of the items from ``first`` on, in order; at least one.
+
+        Raises:
+            Killed: one of them gave or raised a ``KillSwitch``.
+            Stopped: the run was cancelled.
+        """
+        return self._step.loop.run_until_complete(self._go_on(waiting, first, until))
+
+    async def _go_on(self, waiting: Iterator[tuple[int, Any, int]], first: int, until: float) -> list[Outcome]:
+        loop = asyncio.get_running_loop()
+        cancelled: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._site.cancel_fd, _set, cancelled)
+        try:
+            while True:
+                is_due = self._is_alone or time.perf_counter() >= until
+                if not (is_due and first in self._finished):
+                    self._begin(waiting)
+                if first in self._finished and (is_due or not self._running):
+                    return self._take(first)
+                await self._wait_for_some(cancelled, until if first in self._finished else None)
+                if cancelled.done() or self._site.is_cancelled():
+                    raise Stopped
+        finally:
+            loop.remove_reader(self._site.cancel_fd)
+            cancelled.cancel()
+            if self._step.timeout is not None:
+                self._site.slot.end_attempt()
+
+    def _begin(self, waiting: Iterator[tuple[int, Any, int]]) -> None:
+        while len(self._running) < self._at_once and (following := next(waiting, None)) is not None:
+            position, item, attempts = following
+            self._running[asyncio.ensure_future(self._run(item, attempts))] = position
+
+    def _take(self, first: int) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        while (outcome := self._finished.pop(first + len(outcomes), None)) is not None:
+            outcomes.append(outcome)
+        return outcomes
+
+    async def _wait_for_some(self, cancelled: asyncio.Future[None], until: float | None) -> None:
+        timeout_s = None if until is None else max(0.0, until - time.perf_counter())
+        limit_s = self._step.timeout
+        if limit_s is not None:
+            self._site.slot.begin_attempt(0, self._attempt, 2 * limit_s)  # A5
+            timeout_s = limit_s / 2 if timeout_s is None else min(timeout_s, limit_s / 2)
+        awaited: list[asyncio.Future[Any]] = [*self._running, cancelled]
+        await asyncio.wait(awaited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in [task for task in self._running if task.done()]:
+            self._finished[self._running.pop(task)] = task.result()
+
+    async def _run(self, item: Any, attempts: int) -> Outcome:
+        step = self._step
+        error: BaseException | None = None
+        while error is None or step.retry.is_worth_it(error, attempts):
+            if error is not None:
+                await asyncio.sleep(backoff_s(step.retry, attempts))
+            attempts += 1
+            self._attempt = attempts
+            try:
+                value = await self._call(item)
+            except KillSwitch as switch:
+                raise Killed(switch.reason) from None
+            except LEAVING:
+                raise
+            except BaseException as raised:  # noqa: BLE001 - that is the item's error, and goes back as such
+                error = raised
+            else:
+                if issubclass(type(value), KillSwitch):
+                    raise Killed(value.reason)
+                return value, None, attempts
+        return None, error, attempts
+
+    async def _call(self, item: Any) -> Any:
+        given = self._step.call(item)
+        if self._step.timeout is None:
+            return await given
+        timer = asyncio.timeout(self._step.timeout)
+        try:
+            async with timer:
+                return await given
+        except TimeoutError as error:
+            if not timer.expired():
+                raise  # the user's own
+            where = innermost(error.__context__ or error)
+            msg = f"took longer than {self._step.timeout} s{where}"
+            raise ItemTimeoutError(msg) from error
+
+    def close(self) -> None:
+        """End what is under way: ``CancelledError`` is raised in it."""
+        if not self._running or self._step.loop.is_closed():
+            return
+        tasks, self._running = list(self._running), {}
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(Killed):
+            self._step.loop.run_until_complete(_settle(tasks))
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _settle(tasks: list[asyncio.Task[Outcome]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,51 @@
+"""What a worker has done, counted: a tally for each stage, and a report on a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpengine.worker.chain import Fields, failure_of
+
+DONE, MORE, SUSPENDED = "done", "more", "suspended"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of items in one stage, for one report; see ``scheduler.events.Tally``."""
+
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    retried: int = 0
+    busy_s: float = 0.0
+
+    def fields(self) -> tuple[int, int, int, int, float]:
+        """Return the figures as they travel."""
+        return (self.succeeded, self.failed, self.skipped, self.retried, self.busy_s)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a job has done since its last report; see ``scheduler.events.BatchReturned``."""
+
+    tallies: list[Tally]
+    results: list[Any] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    failures: list[Fields] = field(default_factory=list)
+    consumed: int = 0
+    emitted: int = 0
+    progress: str = MORE
+    kill: str | None = None
+    abandoned: bool = False
+
+    def fail(self, position: int, stage: int, error: BaseException, item: object, attempts: int) -> None:
+        """Note that an item failed for good."""
+        self.tallies[stage].failed += 1
+        self.failures.append(failure_of(position, stage, error, item, attempts))
+
+
+def pass_on(report: Report, stage: int, items: int) -> None:
+    """Count ``items`` as having come through all stages before ``stage``."""
+    for tally in report.tallies[:stage]:
+        tally.succeeded += items

@@ -1,0 +1,114 @@
+"""A generator stage's work on one item: streamed, put aside when nobody has room, and begun afresh without a repeat.
+
+What an item has given is counted across attempts and across workers: an attempt that begins afresh gives the same
+results again, and those that were sent are left out.  The time that a stream lies aside does not count for its timeout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from mpengine.stages import SKIP, KillSwitch
+from mpengine.worker.chain import LEAVING, Killed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mpengine.worker.chain import Site, Step
+    from mpengine.worker.reports import Report
+
+
+class Stream:
+    """One item, on its way through a generator stage.
+
+    Args:
+        step: the stage.
+        item: what it was given.
+        site: where.
+        skip: so many results were sent already, and are not wanted.
+        attempts: so many attempts ended with workers that died.
+    """
+
+    def __init__(self, step: Step, item: object, site: Site, *, skip: int, attempts: int) -> None:
+        """Begin with nothing given."""
+        self._step = step
+        self._item = item
+        self._site = site
+        self._skip = skip
+        self._attempts = attempts
+        self._spent_s = 0.0  # on this attempt
+        self._given = 0
+        self._iterator: Iterator[Any] | None = None
+
+    @property
+    def emitted(self) -> int:
+        """Results that were sent so far, by this worker or by one that died before it."""
+        return max(self._given, self._skip)
+
+    def fill(self, report: Report, position: int, stage: int, until: float, budget: int) -> bool:
+        """Add results to ``report`` until it has enough or the time is up; return whether the item is at its end."""
+        tally = report.tallies[stage]
+        while True:
+            try:
+                if self._take_in_time(report, position, stage, until, budget):
+                    return False
+            except KillSwitch as switch:
+                raise Killed(switch.reason) from None
+            except (Killed, *LEAVING):
+                raise
+            except BaseException as error:  # noqa: BLE001 - that is the item's error, and goes back as such
+                if not self._step.retry.is_worth_it(error, self._attempts):
+                    report.fail(position, stage, error, self._item, self._attempts)
+                    return True
+                self._site.wait_for_retry(self._step.retry, self._attempts)
+                tally.retried += 1
+                self._skip = self.emitted  # another attempt starts afresh; what was sent is not sent again
+                self._given = 0
+                self._iterator = None
+            else:
+                tally.succeeded += 1
+                return True
+
+    def _take_in_time(self, report: Report, position: int, stage: int, until: float, budget: int) -> bool:
+        """Take results, under the stage's timeout if it has one."""
+        if self._iterator is None:
+            self._attempts += 1
+            self._spent_s = 0.0
+        if self._step.timeout is None:
+            return self._take(report, position, until, budget)
+        began = time.perf_counter()
+        self._site.slot.begin_attempt(stage, self._attempts, max(0.0, self._step.timeout - self._spent_s))
+        try:
+            may_be_more = self._take(report, position, until, budget)
+        finally:
+            is_late = self._site.slot.end_attempt()
+            self._spent_s += time.perf_counter() - began
+        if is_late:
+            self.close()
+            raise self._site.late(self._step)
+        return may_be_more
+
+    def _take(self, report: Report, position: int, until: float, budget: int) -> bool:
+        """Take results; return whether there may be more."""
+        if self._iterator is None:
+            self._iterator = iter(self._step.call(self._item))
+        for value in self._iterator:
+            if issubclass(type(value), KillSwitch):
+                raise Killed(value.reason)
+            if value is not SKIP:
+                self._given += 1
+                if self._given > self._skip:
+                    report.results.append(value)
+                    report.positions.append(position)
+            if len(report.results) >= budget or time.perf_counter() >= until:
+                return True
+        return False
+
+    def close(self) -> None:
+        """Close the generator; what that raises is of no consequence any more."""
+        closer = getattr(self._iterator, "close", None)
+        if closer is not None:
+            with contextlib.suppress(Exception):  # a generator may yield or raise while it is closed
+                closer()
