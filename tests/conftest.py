@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import secrets
 import select
+import signal
 import tempfile
 import threading
 import time
@@ -17,6 +18,11 @@ COOKIE_NAME = "MPENGINE_TEST_SESSION"
 PATIENCE_S = 5.0
 
 os.environ[COOKIE_NAME] = SESSION_COOKIE = secrets.token_hex(16)
+
+# What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts and interrupts:
+# that a signal is ignored is inherited, that it is handled is not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
