@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from mpengine.backends.base import Backend, BackendOptions
 from mpengine.backends.cores import available_cores
 from mpengine.coordinator.run import Run, RunOptions
+from mpengine.coordinator.signals import sigpipe_blocked
 from mpengine.coordinator.stream import ResultStream
 from mpengine.errors import EngineClosedError, EngineError, PipelineError
 from mpengine.metrics import Snapshot
@@ -252,8 +253,7 @@ class Engine:
                 self._backend = None
             else:
                 backend = None
-        if backend is not None:
-            backend.close()
+        _close_backend(backend)
 
     # ------------------------------------------------------------------ from anywhere
 
@@ -291,10 +291,11 @@ class Engine:
         if run is not None:
             run.cancel("the engine was closed")
             run.conclude()
+            if run.result is None:
+                return  # closed from within the run: whoever concludes it lets the workers go (_end)
         with self._starting:
             backend, self._backend = self._backend, None
-        if backend is not None:
-            backend.close()
+        _close_backend(backend)
 
     def __repr__(self) -> str:
         """Return what tells engines apart."""
@@ -318,6 +319,12 @@ class Engine:
     ) -> None:
         """Close the engine."""
         self.close()
+
+
+def _close_backend(backend: Backend | None) -> None:
+    if backend is not None:
+        with sigpipe_blocked():  # pills are written, and who is to read them may have died
+            backend.close()
 
 
 def _as_pipeline(stages: Stages, source: object) -> Pipeline:
