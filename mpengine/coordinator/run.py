@@ -139,6 +139,8 @@ class Run:
                     self._coordinator.start(self._feed)
                 except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off
                     self._coordinator.give_up(error)
+                except BaseException as error:  # noqa: BLE001 - Ctrl-C while the source is first pulled; the same
+                    self.cancel(type(error).__name__, error)
             if not self.backend.in_caller:
                 self._thread.start()
         finally:

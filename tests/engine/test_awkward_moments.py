@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import engine_stages as stages
 import psutil
@@ -250,8 +251,15 @@ def test_a_signal_handler_may_close_the_engine_while_the_run_is_being_started(ki
 
 
 @pytest.mark.slow
-def test_a_signal_handler_may_close_the_engine_at_any_line_of_the_conclusion(kind, make_engine):
+def test_a_signal_handler_may_close_the_engine_at_any_line_of_the_conclusion(kind, make_engine, monkeypatch):
     """Interrupted at each line of what concludes a run, in turn; the books are closed once."""
+    closed_books, close_books = [], Run._close_books
+
+    def close_books_and_note(run):
+        closed_books.append(run)
+        return close_books(run)
+
+    monkeypatch.setattr(Run, "_close_books", close_books_and_note)
     watched = {Run.conclude.__code__, Run._conclude.__code__, Run._settle_up.__code__}
     for line in itertools.count(1):
         engine, seen = make_engine(kind, workers=1), []
@@ -276,6 +284,7 @@ def test_a_signal_handler_may_close_the_engine_at_any_line_of_the_conclusion(kin
                 sys.settrace(before)
         assert results.result.reason in {None, "the results were not wanted any more"}
         assert engine.pids() == []
+        assert len(closed_books) == line
         if len(seen) < line:
             break
     assert line > 12
@@ -432,24 +441,69 @@ def in_forked_child(act):
     return text if status == 0 else f"{text} (exit code {os.waitstatus_to_exitcode(status)})"
 
 
+def take_every_free_number():
+    """Open so many files that no number is left over of what is closed in a forked child; returns the fds."""
+    return [os.open(os.devnull, os.O_RDONLY) for _ in range(64)]
+
+
+def count_open(fds):
+    """Return how many are still what they were."""
+    links = [Path(f"/proc/self/fd/{fd}") for fd in fds]
+    return sum(link.is_symlink() and str(link.readlink()) == os.devnull for link in links)
+
+
+class Closable:
+    """A source, and who has closed it."""
+
+    def __init__(self, items):
+        self._items, self.closed_by = iter(items), []
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self._items)
+
+    def close(self):
+        self.closed_by.append(os.getpid())
+
+
 def test_what_a_forked_child_drops_and_closes_is_its_parents_all_the_same(kind, make_engine):
     engine = make_engine(kind)
-    held = [engine.iter([range(50_000), stages.keep])]
+    source = Closable(range(50_000))
+    torn_down = []
+    held = [engine.iter([source, stage(stages.keep, teardown=torn_down.append if kind == "inline" else None)])]
     assert next(held[0]) == 0
     pids = engine.pids()
 
     def drop_and_close():
+        fds = take_every_free_number()
         held[0].close()
         held.clear()  # the last reference
         gc.collect()
         engine.close()
-        return "done"
+        return source.closed_by, torn_down, count_open(fds)
 
-    assert in_forked_child(drop_and_close) == "done"
+    assert in_forked_child(drop_and_close) == "([], [], 64)"
     assert engine.pids() == pids
     (results,) = held
     assert list(results) == list(range(1, 50_000))
     assert results.result.is_ok
+    assert source.closed_by == [os.getpid()]
+
+
+@pytest.mark.slow
+def test_a_warm_engine_that_a_forked_child_closes_is_its_parents_all_the_same(make_engine):
+    def close():
+        fds = take_every_free_number()
+        engine.close()
+        return count_open(fds)
+
+    with make_engine("forkserver") as engine:
+        assert engine.run([range(10), stages.keep]).is_ok
+        pids = set(engine.pids())
+        assert in_forked_child(close) == "64"
+        assert set(engine.run([range(10), stages.pid_of]).unwrap().values) <= pids
 
 
 def test_a_forked_child_cannot_use_its_parents_engine(kind, make_engine):
@@ -474,21 +528,25 @@ def test_a_forked_child_cannot_use_its_parents_engine(kind, make_engine):
 
 
 @pytest.mark.slow
-def test_a_forked_child_that_ends_like_any_program_leaves_the_run_of_its_parent_alone(run_program):
-    done = run_program("""
+def test_a_forked_child_that_ends_like_any_program_leaves_the_run_of_its_parent_alone(kind, run_program):
+    done = run_program(f"""
         import os, sys
-        from mpengine import Engine
+        from mpengine import Engine, stage
 
-        engine = Engine(2)
-        results = engine.iter([range(20_000), abs])
+        def say_so(state):
+            print("torn down", flush=True)
+
+        engine = Engine(1, backend={"inline" if kind == "inline" else "process"!r})
+        results = engine.iter([range(20_000), stage(abs, teardown=say_so)])
         next(results)
         pid = os.fork()
         if pid == 0:
             sys.exit(3)  # by way of everything that is registered to happen at exit
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
         print(sum(1 for _ in results), results.result.is_ok)
     """)
-    assert (done.stdout.split(), done.returncode) == (["3", "19999", "True"], 0), done.stderr
+    assert done.stdout.splitlines() == ["3", "torn down", "19999 True"], done.stderr
+    assert done.returncode == 0
 
 
 # ---------------------------------------------------------------------- an iterator that is shared
