@@ -418,6 +418,24 @@ def test_a_worker_that_dies_before_the_engine_is_closed_costs_no_program_that_ha
     )
 
 
+def test_a_bell_that_nobody_hears_any_more_costs_no_program_that_has_sigpipe_at_its_default(run_program):
+    """Somebody rings just when the engine is being closed, in a thread of their own."""
+    check_survives(
+        run_program,
+        """
+    from mpengine.backends.base import BackendOptions
+    from mpengine.backends.process import ProcessBackend
+
+    backend = ProcessBackend(BackendOptions(1, "fork", ()))
+    backend._bell_r.close()
+    backend.wake()
+    backend.close()
+    print("closed")
+    """,
+        "closed",
+    )
+
+
 # ---------------------------------------------------------------------- a child that is forked
 
 
