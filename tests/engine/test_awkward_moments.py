@@ -418,6 +418,7 @@ def test_a_worker_that_dies_before_the_engine_is_closed_costs_no_program_that_ha
     )
 
 
+@pytest.mark.slow
 def test_a_bell_that_nobody_hears_any_more_costs_no_program_that_has_sigpipe_at_its_default(run_program):
     """Somebody rings just when the engine is being closed, in a thread of their own."""
     check_survives(
