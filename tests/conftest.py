@@ -49,7 +49,8 @@ class _Belongings:
         self.threads = set(threading.enumerate())
         self.fds = _open_fds()
         self.shared_memory = set(_names("/dev/shm"))
-        self.temporary_files = {name for name in _names(tempfile.gettempdir()) if "mpengine" in name}
+        # By their beginning: an installer at work elsewhere makes names that have the package's in their middle.
+        self.temporary_files = {name for name in _names(tempfile.gettempdir()) if name.startswith("mpengine")}
 
 
 def _names(folder):

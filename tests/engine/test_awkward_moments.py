@@ -25,7 +25,8 @@ class Visitor:
     """Does something once, on one of a run's own threads, once it has been let in.
 
     The source runs on one of them, the pickling of an item on another; the loop's runs nobody's code, so there a step
-    of it is followed by the visit.
+    of it is followed by the visit.  Until then the second item is held back, so that everything is still to come: a run
+    begins with several batches of one item each.
     """
 
     def __init__(self, thread_name, act):
@@ -38,22 +39,25 @@ class Visitor:
             self.came.set()
 
     def source(self):
-        items = (self._item(number) for number in itertools.count())
-        return list(itertools.islice(items, 20_000)) if self._thread_name.endswith("slices") else items
+        if self._thread_name == "mpengine-pack_slices":
+            return [Visited(self, number, held=number == 1) for number in range(20_000)]
+        return map(self._give, itertools.count())
 
-    def _item(self, number):
-        if number == 1000:
-            # Items enough for a first result are on their way, and no more than that before the visitor may come.
-            assert self._thread_name.endswith("slices") or self.may_come.wait(PATIENCE_S)
+    def _give(self, number):
+        self.hold(number == 1)
         self.visit()
         return Visited(self, number)
 
+    def hold(self, held):
+        assert not held or self.may_come.wait(PATIENCE_S)
+
 
 class Visited:
-    def __init__(self, visitor, number):
-        self._visitor, self._number = visitor, number
+    def __init__(self, visitor, number, held=False):
+        self._visitor, self._number, self._held = visitor, number, held
 
     def __reduce__(self):
+        self._visitor.hold(self._held)
         self._visitor.visit()
         return int, (self._number,)
 
@@ -103,7 +107,7 @@ def join(run):
 @pytest.mark.usefixtures("_by_hand")
 @pytest.mark.parametrize("thread_name", OWN_THREADS)
 def test_an_iterator_collected_on_a_thread_of_its_own_run_ends_that_run(make_engine, make_visitor, thread_name, caplog):
-    engine = make_engine("fork", buffer=8)
+    engine = make_engine("fork")
     visitor = make_visitor(thread_name, gc.collect)
     run = begin_and_drop(engine, visitor.source())
     visitor.may_come.set()
@@ -117,7 +121,7 @@ def test_an_iterator_collected_on_a_thread_of_its_own_run_ends_that_run(make_eng
 @pytest.mark.usefixtures("_by_hand")
 def test_an_iterator_collected_on_its_own_thread_may_be_closed_by_somebody_else(make_engine, make_visitor, monkeypatch):
     """Who closes waits for the loop's thread, which must not wait for its turn to do the same."""
-    engine = make_engine("fork", buffer=8)
+    engine = make_engine("fork")
     visitor = make_visitor("mpengine-coordinator", gc.collect)
     closing = threading.Event()
     see_off, await_end = Coordinator.see_off, Run._await_end
@@ -191,7 +195,7 @@ def test_a_source_may_close_its_own_engine(kind, make_engine, caplog):
 @pytest.mark.parametrize("thread_name", OWN_THREADS)
 def test_what_a_runs_own_threads_collect_may_close_the_engine(make_engine, make_visitor, thread_name):
     """The clean-up of some object of the user's closes its engine, whichever thread it happens on."""
-    engine = make_engine("fork", buffer=8)
+    engine = make_engine("fork")
     visitor = make_visitor(thread_name, engine.close)
     results = engine.iter([visitor.source(), stages.keep])
     assert next(results) == 0
