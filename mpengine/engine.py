@@ -146,8 +146,7 @@ class Engine:
         with run.watch_signals():
             self._start(run, pipeline)
             try:
-                while (batch := run.next_batch(unpack=collect)) is not None:
-                    values += batch
+                _take_all(run, values, collect=collect)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C in user code of this thread; becomes the result
                 run.cancel(type(error).__name__, error)
             result = run.conclude().with_values(values)
@@ -319,6 +318,13 @@ class Engine:
     ) -> None:
         """Close the engine."""
         self.close()
+
+
+def _take_all(run: Run, values: list[Any], *, collect: bool) -> None:
+    # A function of its own, because Python 3.13 leaves the jump back to the top of a loop out of the try around it:
+    # what a signal handler of the program raises just there would leave the run to itself.
+    while (batch := run.next_batch(unpack=collect)) is not None:
+        values += batch
 
 
 def _close_backend(backend: Backend | None) -> None:

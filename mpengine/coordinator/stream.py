@@ -34,10 +34,13 @@ class _Batches(Iterator[Iterator[Any]]):
         if not self._run.is_here:
             msg = "these results belong to the process that this one was forked from"
             raise EngineError(msg)
-        with self._taking:
-            while not operator.length_hint(self._current):
-                self._current = iter(self._next_list())
-            return self._current
+        with self._taking:  # and no loop in here: Python 3.13 would leave its jump out, and the lock taken
+            return self._filled()
+
+    def _filled(self) -> Iterator[Any]:
+        while not operator.length_hint(self._current):
+            self._current = iter(self._next_list())
+        return self._current
 
     def _next_list(self) -> list[Any]:
         if self._is_over:
