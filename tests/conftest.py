@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import secrets
 import select
+import signal
 import tempfile
 import threading
 import time
@@ -17,6 +18,11 @@ COOKIE_NAME = "MPENGINE_TEST_SESSION"
 PATIENCE_S = 5.0
 
 os.environ[COOKIE_NAME] = SESSION_COOKIE = secrets.token_hex(16)
+
+# What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts and interrupts:
+# that a signal is ignored is inherited, that it is handled is not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +49,8 @@ class _Belongings:
         self.threads = set(threading.enumerate())
         self.fds = _open_fds()
         self.shared_memory = set(_names("/dev/shm"))
-        self.temporary_files = {name for name in _names(tempfile.gettempdir()) if "mpengine" in name}
+        # By their beginning: an installer at work elsewhere makes names that have the package's in their middle.
+        self.temporary_files = {name for name in _names(tempfile.gettempdir()) if name.startswith("mpengine")}
 
 
 def _names(folder):

@@ -16,6 +16,7 @@ import mpengine
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mpengine"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file())
 MAX_LINES = 400
 PIN = re.compile(r'^[\w.-]+==[\w.]+(; python_version [<>=]+ "3\.\d+")?$')
 SPECIFIER = re.compile(r"^[\w-]+ >=[\d.]+,<[\d.]+$")
@@ -108,7 +109,7 @@ def test_the_scheduler_and_the_worker_are_kept_clean_by_contract(config):
     assert forbidden["mpengine.worker"] >= {"psutil", "sqlite3", "http", "argparse"}
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("module", [*MODULES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_can_be_read_in_one_sitting(module):
     assert len(module.read_text().splitlines()) <= MAX_LINES
 

@@ -292,7 +292,7 @@ class ProcessBackend:
     def wake(self) -> None:
         """See ``Backend``."""
         with contextlib.suppress(OSError):  # full, so it rings already; or closed, so nobody listens any more
-            self._bell_w.send(b"!")
+            self._bell_w.send(b"!", socket.MSG_NOSIGNAL)
 
     def pids(self) -> list[int]:
         """See ``Backend``."""

@@ -101,11 +101,13 @@ class Run:
         self._began_at = time.monotonic()
         self._in_hand: Delivery | None = None
         self._unpackable: tuple[events.Failure, ...] = ()
-        self._concluding = threading.Lock()
-        self._stepping = threading.RLock()  # a signal handler may close the engine on this very thread
+        # A signal handler, or the collector, may close the engine on the very thread that has one of these locks:
+        self._concluding = threading.RLock()
+        self._stepping = threading.RLock()
+        # Who is in the middle of it, on whose thread nobody may wait for the end:
+        self._starter: threading.Thread | None = threading.current_thread()
         self._stepper: threading.Thread | None = None
         self._concluder: threading.Thread | None = None
-        self._taking = threading.Lock()
         self._pid = os.getpid()
         self._has_started = threading.Event()
         self._is_abandoned = False
@@ -142,10 +144,13 @@ class Run:
                     self._coordinator.start(self._feed, self._handlers)
                 except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off
                     self._coordinator.give_up(error)
+                except BaseException as error:  # noqa: BLE001 - Ctrl-C while the source is first pulled; the same
+                    self.cancel(type(error).__name__, error)
             if not self.backend.in_caller:
                 self._thread.start()
         finally:
             self._has_started.set()
+            self._starter = None
         _live.add(self)
 
     def _body(self) -> None:
@@ -182,10 +187,6 @@ class Run:
         Args:
             unpack: whether anybody wants the values; if not, the list is empty.
         """
-        with self._taking:  # an iterator may be shared by threads
-            return self._next_batch(unpack=unpack)
-
-    def _next_batch(self, *, unpack: bool) -> list[Any] | None:
         if self._in_hand is not None:
             taken = events.DeliveryTaken(time.monotonic(), self._in_hand.batch_id, self._unpackable)
             self._in_hand = None
@@ -222,13 +223,13 @@ class Run:
 
     def _see_off_inline(self) -> None:
         with self._stepping:
-            if not self._has_seen_off:
-                self._has_seen_off = True
-                self._stepper = threading.current_thread()
-                try:
+            self._stepper = threading.current_thread()
+            try:
+                if not self._has_seen_off:
+                    self._has_seen_off = True
                     self._coordinator.see_off(keep=False, grace_s=self._options.grace_s)
-                finally:
-                    self._stepper = None
+            finally:
+                self._stepper = None
 
     def _unpack(self, delivery: Delivery) -> tuple[list[Any], tuple[events.Failure, ...]]:
         if isinstance(delivery.payload, ReportFailure):
@@ -266,7 +267,7 @@ class Run:
         which then meets the end as well.
         """
         me = threading.current_thread()
-        if me in (self._stepper, self._concluder) or os.getpid() != self._pid:
+        if me in (self._starter, self._stepper, self._concluder) or os.getpid() != self._pid:
             # A stage closes its own engine, or the collector or a signal handler comes in between, or this is a forked
             # child's copy: whoever is at it already, here or in the parent, concludes the run.
             return Err("closed from within", None, Report(ok=False))
@@ -278,27 +279,28 @@ class Run:
             return self._conclude()
 
     def _conclude(self) -> Ok | Err:
-        """Conclude the run; the caller holds the lock for that."""
-        if self.result is not None:
-            return self.result
+        """Conclude the run, once; the caller holds the lock for that."""
         self._concluder = threading.current_thread()
         try:
             self._await_end()
-            self._refuse(self._in_hand)
-            self._in_hand = None
-            while isinstance(delivery := self._coordinator.outlet.get_nowait(), Delivery):
-                self._refuse(delivery)
-            self._coordinator.outlet.put(End())  # for a consumer that waits meanwhile, in a thread of its own
-            result = self._close_books()
-            _live.discard(self)
-            self.result = result
-            try:
-                self._on_end(self)
-            except Exception as error:  # noqa: BLE001 - becomes the run's error: run() raises for none
-                self.result = Err(summarize(error), error, result.report)
+            return self._settle_up() if self.result is None else self.result
         finally:
             self._concluder = None
-        return self.result
+
+    def _settle_up(self) -> Ok | Err:
+        """Refuse what nobody takes any more, close the books, and tell whoever made this run."""
+        self._refuse(self._in_hand)
+        self._in_hand = None
+        while isinstance(delivery := self._coordinator.outlet.get_nowait(), Delivery):
+            self._refuse(delivery)
+        self._coordinator.outlet.put(End())  # for a consumer that waits meanwhile, in a thread of its own
+        self.result = result = self._close_books()
+        _live.discard(self)
+        try:
+            self._on_end(self)
+        except Exception as error:  # noqa: BLE001 - becomes the run's error: run() raises for none
+            self.result = result = Err(summarize(error), error, result.report)
+        return result
 
     def _await_end(self) -> None:
         if self.backend.in_caller:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import operator
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
+from mpengine.errors import EngineError
 from mpengine.results import Err
 
 if TYPE_CHECKING:
@@ -14,14 +17,32 @@ if TYPE_CHECKING:
     from mpengine.results import Ok
 
 
-class _Batches(Iterator[list[Any]]):
-    """The lists of results.  When nobody holds this any more, the run is over."""
+class _Batches(Iterator[Iterator[Any]]):
+    """The lists of results, as iterators.  When nobody holds this any more, the run is over.
+
+    Several threads may be in the same ``itertools.chain`` over this, which keeps the last iterator it was given and
+    forgets the one before, read to its end or not.  So a list is given again and again until nothing is left of it.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._is_over = False  # whether the consumer knows of the end
+        self._current: Iterator[Any] = iter([])
+        self._taking = threading.RLock()  # a signal handler may ask for a result as well
 
-    def __next__(self) -> list[Any]:
+    def __next__(self) -> Iterator[Any]:
+        if not self._run.is_here:
+            msg = "these results belong to the process that this one was forked from"
+            raise EngineError(msg)
+        with self._taking:  # and no loop in here: Python 3.13 would leave its jump out, and the lock taken
+            return self._filled()
+
+    def _filled(self) -> Iterator[Any]:
+        while not operator.length_hint(self._current):
+            self._current = iter(self._next_list())
+        return self._current
+
+    def _next_list(self) -> list[Any]:
         if self._is_over:
             raise StopIteration
         batch = None if self._run.result is not None else self._next()

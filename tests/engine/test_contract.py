@@ -592,6 +592,29 @@ def test_a_source_function_that_raises_ends_the_run_with_its_error(engine):
     assert isinstance(result.cause, PipelineError)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_source_that_wants_to_leave_ends_its_run_and_not_the_program(engine, error, at):
+    def source():
+        yield from range(at)
+        raise error
+
+    result = engine.run([source, stages.keep])
+    assert isinstance(result, Err)
+    assert type(result.cause) is error
+    with pytest.raises(error):
+        list(engine.iter([source, stages.keep]))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_inline_stage_that_wants_to_leave_ends_its_run_and_not_the_program(make_engine, error):
+    def leave(x):
+        raise error
+
+    result = make_engine("inline").run([[1], leave])
+    assert type(result.cause) is error
+
+
 def test_a_source_that_fails_when_it_is_closed_has_failed(engine):
     source = Source(range(10), fail_in_close=True)
     result = engine.run([source, stages.double])

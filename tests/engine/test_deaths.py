@@ -1,8 +1,11 @@
 """Workers die in every way there is: that item fails alone, the others are delivered, once and in order."""
 
+import contextlib
 import os
 import random
+import select
 import signal
+import threading
 import time
 
 import engine_stages as stages
@@ -114,13 +117,31 @@ def test_workers_killed_at_random_lose_nothing_and_double_nothing(make_engine, s
     assert all(book.processed == book.succeeded == 4000 for book in report.snapshot.stages)
 
 
+def kill_and_wait(pids):
+    """Kill processes, and wait until they are dead; they are buried by others."""
+    with contextlib.ExitStack() as stack:
+        pidfds = [os.pidfd_open(pid) for pid in pids]
+        for pid, pidfd in zip(pids, pidfds, strict=True):
+            stack.callback(os.close, pidfd)
+            os.kill(pid, signal.SIGKILL)
+        for pidfd in pidfds:
+            assert select.select([pidfd], [], [], 20)[0]
+
+
 def test_all_workers_killed_at_once_are_replaced(make_engine):
     engine = make_engine("fork", workers=3, crash_retries=5)
-    with engine.iter([range(20_000), stages.keep]) as results:
+    are_dead = threading.Event()
+
+    def source():
+        yield from range(10_000)
+        assert are_dead.wait(20)  # a run that was at its end by now would not hear of all of them
+        yield from range(10_000, 20_000)
+
+    with engine.iter([source, stages.keep]) as results:
         first = next(results)
         before = engine.pids()
-        for pid in before:
-            os.kill(pid, signal.SIGKILL)
+        kill_and_wait(before)
+        are_dead.set()
         assert [first, *results] == list(range(20_000))
     assert sum(worker.deaths for worker in results.result.report.snapshot.workers) == len(before)
 
