@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import mpengine
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
 PATIENCE_S = 30
@@ -24,6 +26,7 @@ BLOCK = re.compile(
 PROMISED = re.compile(r"``(tests/[\w/]+\.py)::(\w+)``")
 NAMED_FILE = re.compile(r"``((?:mpengine|tests|scripts|docs|requirements)/[\w./+-]*\w)(?=``|::)")
 LINK = re.compile(r"`[^`<]+<([^>]+)>`_")
+DOCUMENTED = re.compile(r"^\.\. auto\w+:: mpengine\.([\w.]+)\.(\w+)$", re.MULTILINE)
 HEADING = re.compile(r"^(?P<title>\S.*)\n(?P<line>=+|-+)$", re.MULTILINE)
 
 # Put together, so that this file is not one of those that it looks for.
@@ -158,7 +161,15 @@ def test_every_file_that_a_page_names_is_there(page):
 def test_the_contents_lead_to_every_page():
     linked = set(LINK.findall((ROOT / "docs" / "index.rst").read_text(encoding="utf-8")))
 
-    assert {page.name for page in (ROOT / "docs").glob("*.rst")} - linked == {"index.rst"}
+    # readme.rst is ../README.rst, for Sphinx
+    assert {page.name for page in (ROOT / "docs").glob("*.rst")} - linked == {"index.rst", "readme.rst"}
+
+
+def test_the_reference_has_every_public_name_under_the_module_it_lives_in():
+    text = (ROOT / "docs" / "reference.rst").read_text(encoding="utf-8")
+
+    assert {(home, name) for name, home in mpengine._HOME.items()} <= set(DOCUMENTED.findall(text))
+    assert set(mpengine.__all__) == set(mpengine._HOME)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
