@@ -25,7 +25,7 @@ BLOCK = re.compile(
 )
 PROMISED = re.compile(r"``(tests/[\w/]+\.py)::(\w+)``")
 NAMED_FILE = re.compile(r"``((?:mpengine|tests|scripts|docs|requirements)/[\w./+-]*\w)(?=``|::)")
-LINK = re.compile(r"`[^`<]+<([^>]+)>`_")
+LINK = re.compile(r"`[^`<]+<([^<>\s]+)>`_")
 DOCUMENTED = re.compile(r"^\.\. auto\w+:: mpengine\.([\w.]+)\.(\w+)$", re.MULTILINE)
 HEADING = re.compile(r"^(?P<title>\S.*)\n(?P<line>=+|-+)$", re.MULTILINE)
 
@@ -111,10 +111,20 @@ def test_output_on_a_page_always_follows_a_program():
         assert orphans == [], page.name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_program_on_a_page_escapes_the_tests(page):
+    text = page.read_text(encoding="utf-8")
+
+    assert len(re.findall(r"code-block:: *python", text)) == sum(
+        block["kind"] == "python" for block in BLOCK.finditer(text)
+    )
+
+
 def test_the_pages_that_promise_examples_have_them():
     with_examples = {example.values[0].place.partition(":")[0] for example in examples()}
 
-    assert with_examples >= {"README.rst", "docs/tutorial.rst", "docs/errors.rst", "docs/cancellation.rst"}
+    promised = ("tutorial", "errors", "cancellation", "tuning", "debugging", "mistakes")
+    assert with_examples >= {"README.rst", *(f"docs/{name}.rst" for name in promised)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
