@@ -51,7 +51,11 @@ class Example:
 
     @property
     def is_inline(self):
-        return 'backend="inline"' in self.program
+        return 'backend="inline"' in self.program and not self.is_suite
+
+    @property
+    def is_suite(self):
+        return "\ndef test_" in self.program
 
 
 def examples():
@@ -88,10 +92,14 @@ def test_an_example_runs_and_prints_what_the_page_says(example, outside, capsys)
         printed = capsys.readouterr().out
     else:
         command = [sys.executable, "-"]
+        if example.is_suite:
+            suite = outside / "test_of_a_page.py"
+            suite.write_text(example.program, encoding="utf-8")
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(suite)]
         program = subprocess.run(
             command, input=example.program, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
-        assert program.returncode == 0, program.stderr
+        assert program.returncode == 0, program.stdout + program.stderr
         printed = program.stdout
 
     if example.output is not None:
