@@ -180,9 +180,16 @@ class Engine:
         """Return ``fn`` of each item as results come: a pipeline of one stage.
 
         Args:
-            fn: what to run.
-            iterable: the items.
-            stage_options: see ``Stage``.
+            fn: what to run for each item.
+            iterable: the items; any source will do.
+            stage_options: see ``Stage``; of a stage that is one already, they replace its own.
+
+        Returns:
+            As ``iter``.
+
+        Raises:
+            PipelineError: an option is not what it can be, or the stage cannot run.
+            EngineError: as for ``iter``.
         """
         if isinstance(fn, Stage):
             return self.iter(Pipeline(iterable).stage(fn, **stage_options))
@@ -272,12 +279,15 @@ class Engine:
                 run.hurry()
 
     def snapshot(self) -> Snapshot:
-        """Return the figures of the run that goes on, or of the last one; from any thread."""
+        """Return the figures of the run that goes on, or of the last one; from any thread.
+
+        Its ``state`` is ``idle`` where there was none.
+        """
         run = self._run
         return self._last_snapshot if run is None else run.snapshot()
 
     def pids(self) -> list[int]:
-        """Return the process numbers of the live workers; from any thread."""
+        """Return the process numbers of the live workers, in no order; none inline.  From any thread."""
         backend = self._backend
         return [] if backend is None else backend.pids()
 

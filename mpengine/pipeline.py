@@ -64,12 +64,27 @@ class Pipeline:
         return self._cancelled
 
     def stage(self, fn: Stage | StageFunction, **options: Any) -> Pipeline:
-        """Return this pipeline with one stage more; ``options`` as for ``Stage``."""
+        """Return this pipeline with one stage more.
+
+        Args:
+            fn: a stage, or what to make one of.
+            options: as for ``Stage``; of a stage that is one already, they replace its own.
+
+        Raises:
+            PipelineError: ``fn`` cannot be called, or an option is unknown or is not what it can be.
+        """
         added = replace(fn, **options) if isinstance(fn, Stage) else stage(fn, **options)
         return Pipeline(self._source, (*self._stages, added))
 
     def with_source(self, source: Source | Pipeline) -> Pipeline:
-        """Return the same stages behind another source."""
+        """Return the same stages behind another source.
+
+        Args:
+            source: as for ``Pipeline``; the stages of a pipeline come before these.
+
+        Raises:
+            PipelineError: it can be no source.
+        """
         return Pipeline(source, self._stages) if not isinstance(source, Pipeline) else source >> self
 
     def __rshift__(self, other: object) -> Pipeline:
@@ -90,15 +105,33 @@ class Pipeline:
 
         Raises:
             PipelineError: the pipeline cannot run.
+            EngineError: the engine runs another pipeline at this moment, or is closed.
         """
         return self._engine(engine).run(self, collect=collect)
 
     def iter(self, engine: Engine | None = None) -> ResultStream:
-        """Return the results as they come; see ``Engine.iter``."""
+        """Return the results as they come; see ``Engine.iter``.
+
+        Args:
+            engine: as for ``run``.
+
+        Returns:
+            An iterator and context manager that raises the run's cause when the run fails.
+
+        Raises:
+            PipelineError: the pipeline cannot run.
+            EngineError: the engine runs another pipeline at this moment, is closed, or this pipeline was cancelled.
+        """
         return self._engine(engine).iter(self)
 
     def cancel(self, reason: str = "cancelled") -> None:
-        """Cancel the runs of this pipeline, now and from now on: ``run()`` then returns that ``Err`` at once."""
+        """Cancel the runs of this pipeline, now and from now on: ``run()`` then returns that ``Err`` at once.
+
+        From any thread or signal handler, any number of times.
+
+        Args:
+            reason: becomes the results' reason; the first one stays.
+        """
         if (
             self._cancelled is None
         ):  # two at once: either reason is the first; no lock, so that a signal handler may call

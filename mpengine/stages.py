@@ -67,7 +67,7 @@ class WorkerState:
         self.values: dict[str, Any] = {}
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return what is kept under ``name``, or ``default``."""
+        """Return what is kept under ``name``, or ``default`` where nothing is."""
         return self.values.get(name, default)
 
     def update(self, **values: Any) -> None:
@@ -304,8 +304,11 @@ def stage(fn: StageFunction | None = None, **options: Any) -> Stage | Callable[[
     """Make a ``Stage`` of a function; a decorator, bare or with the options of ``Stage``.
 
     Args:
-        fn: what to run for each item.
+        fn: what to run for each item; None where the options come first and the function is decorated.
         options: see ``Stage``.
+
+    Returns:
+        The stage, or a decorator that makes one.
 
     Raises:
         PipelineError: an option is unknown or is not what it can be.

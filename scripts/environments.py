@@ -16,6 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.11", "3.12", "3.13")
 
+# All pages anew each time: what was read before would not be warned about again.
+DOCS_BUILD = (
+    "sphinx-build", "--quiet", "--fail-on-warning", "--keep-going", "--fresh-env",
+    "--doctree-dir", "build/doctrees", "docs", "build/docs",
+)  # fmt: skip
+
 # The Python behind an environment rather than the environment's: it must outlive the one that asks.
 _ASK = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2], sys._base_executable)"
 

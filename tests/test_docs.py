@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import mpengine
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
 PATIENCE_S = 30
@@ -23,7 +25,8 @@ BLOCK = re.compile(
 )
 PROMISED = re.compile(r"``(tests/[\w/]+\.py)::(\w+)``")
 NAMED_FILE = re.compile(r"``((?:mpengine|tests|scripts|docs|requirements)/[\w./+-]*\w)(?=``|::)")
-LINK = re.compile(r"`[^`<]+<([^>]+)>`_")
+LINK = re.compile(r"`[^`<]+<([^<>\s]+)>`_")
+DOCUMENTED = re.compile(r"^\.\. auto\w+:: mpengine\.([\w.]+)\.(\w+)$", re.MULTILINE)
 HEADING = re.compile(r"^(?P<title>\S.*)\n(?P<line>=+|-+)$", re.MULTILINE)
 
 # Put together, so that this file is not one of those that it looks for.
@@ -48,7 +51,11 @@ class Example:
 
     @property
     def is_inline(self):
-        return 'backend="inline"' in self.program
+        return 'backend="inline"' in self.program and not self.is_suite
+
+    @property
+    def is_suite(self):
+        return "\ndef test_" in self.program
 
 
 def examples():
@@ -85,10 +92,14 @@ def test_an_example_runs_and_prints_what_the_page_says(example, outside, capsys)
         printed = capsys.readouterr().out
     else:
         command = [sys.executable, "-"]
+        if example.is_suite:
+            suite = outside / "test_of_a_page.py"
+            suite.write_text(example.program, encoding="utf-8")
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(suite)]
         program = subprocess.run(
             command, input=example.program, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
-        assert program.returncode == 0, program.stderr
+        assert program.returncode == 0, program.stdout + program.stderr
         printed = program.stdout
 
     if example.output is not None:
@@ -108,10 +119,20 @@ def test_output_on_a_page_always_follows_a_program():
         assert orphans == [], page.name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_program_on_a_page_escapes_the_tests(page):
+    text = page.read_text(encoding="utf-8")
+
+    assert len(re.findall(r"code-block:: *python", text)) == sum(
+        block["kind"] == "python" for block in BLOCK.finditer(text)
+    )
+
+
 def test_the_pages_that_promise_examples_have_them():
     with_examples = {example.values[0].place.partition(":")[0] for example in examples()}
 
-    assert with_examples >= {"README.rst", "docs/tutorial.rst", "docs/errors.rst", "docs/cancellation.rst"}
+    promised = ("tutorial", "errors", "cancellation", "tuning", "debugging", "mistakes")
+    assert with_examples >= {"README.rst", *(f"docs/{name}.rst" for name in promised)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -158,7 +179,15 @@ def test_every_file_that_a_page_names_is_there(page):
 def test_the_contents_lead_to_every_page():
     linked = set(LINK.findall((ROOT / "docs" / "index.rst").read_text(encoding="utf-8")))
 
-    assert {page.name for page in (ROOT / "docs").glob("*.rst")} - linked == {"index.rst"}
+    # readme.rst is ../README.rst, for Sphinx
+    assert {page.name for page in (ROOT / "docs").glob("*.rst")} - linked == {"index.rst", "readme.rst"}
+
+
+def test_the_reference_has_every_public_name_under_the_module_it_lives_in():
+    text = (ROOT / "docs" / "reference.rst").read_text(encoding="utf-8")
+
+    assert {(home, name) for name, home in mpengine._HOME.items()} <= set(DOCUMENTED.findall(text))
+    assert set(mpengine.__all__) == set(mpengine._HOME)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

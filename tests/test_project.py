@@ -130,6 +130,6 @@ def test_no_file_tells_where_it_was_written():
     assert found == set()
 
 
-@pytest.mark.parametrize("script", ["scripts/test", "scripts/demo", ".ci/run"])
+@pytest.mark.parametrize("script", ["scripts/test", "scripts/demo", "scripts/docs", ".ci/run"])
 def test_scripts_can_be_run(script):
     assert (ROOT / script).stat().st_mode & 0o111
