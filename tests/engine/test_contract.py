@@ -420,8 +420,8 @@ def test_closing_before_the_run_has_begun_waits_for_it(make_engine, monkeypatch)
     closer = threading.Thread(target=close)
     start = Coordinator.start
 
-    def start_while_somebody_closes(coordinator, feed):
-        start(coordinator, feed)
+    def start_while_somebody_closes(coordinator, *feeds):
+        start(coordinator, *feeds)
         closer.start()
         closer.join(0.2)
 
