@@ -196,7 +196,12 @@ class Engine:
         return self.iter([make_stage(fn, **stage_options)], iterable)
 
     def _make_run(self, pipeline: Pipeline) -> Run:
-        plan = make_plan(pipeline.stages, default_buffer=self._buffer, default_policy=self._policy)
+        plan = make_plan(
+            pipeline.stages,
+            default_buffer=self._buffer,
+            default_policy=self._policy,
+            threads=0 if self._backend_name == "inline" else self.workers,
+        )
         with self._starting:
             self._check_free()
             self._backend = self._backend or self._make_backend()

@@ -32,6 +32,8 @@ class ChainPlan:
         buffer: at most so many items wait before it.
         fans_out: whether one item may become many.
         policies: the error policy of each stage.
+        kind: where it runs: in a ``"process"``, or beside the coordinator in a ``"thread"`` or on a loop (``"async"``).
+        seats: how many threads beside the coordinator run it.
         unit: batches are a multiple of so many items where that can be had: what the function takes at once.
         once_from: place of the first stage that must not be run twice for an item; None without one.
     """
@@ -43,6 +45,8 @@ class ChainPlan:
     buffer: int
     fans_out: bool
     policies: tuple[ErrorPolicy, ...]
+    kind: str = "process"
+    seats: int = 0
     unit: int = 1
     once_from: int | None = None
 
@@ -63,19 +67,31 @@ class Plan:
         """The error policy of every stage, in order."""
         return tuple(policy for chain in self.chains for policy in chain.policies)
 
+    def keeps_plain(self, chain: ChainPlan) -> bool:
+        """Whether what ``chain`` gives on stays in this process."""
+        return chain.index + 1 == len(self.chains) or self.chains[chain.index + 1].seats > 0
+
+    @property
+    def begins_plain(self) -> bool:
+        """Whether what the source gives stays in this process."""
+        return self.chains[0].seats > 0
+
     @property
     def fans_out(self) -> bool:
         """Whether any stage may turn one item into many."""
         return any(chain.fans_out for chain in self.chains)
 
 
-def make_plan(stages: Sequence[Stage], *, default_buffer: int, default_policy: ErrorPolicy) -> Plan:
+def make_plan(
+    stages: Sequence[Stage], *, default_buffer: int, default_policy: ErrorPolicy, threads: int = 0
+) -> Plan:  # fmt: skip
     """Return the plan for ``stages``.
 
     Args:
         stages: at least one.
         default_buffer: items that may wait before a chain whose first stage names no ``buffer``.
         default_policy: for stages that name no ``on_error``.
+        threads: how many threads run a stage of ``kind="thread"`` that does not say; 0: it runs where all others do.
 
     Raises:
         PipelineError: the stages cannot run; the message says which and why.
@@ -98,6 +114,8 @@ def make_plan(stages: Sequence[Stage], *, default_buffer: int, default_policy: E
                 buffer=max(head.buffer or default_buffer, head.batch or 1),
                 fans_out=group[-1].is_generator,
                 policies=tuple(stage.policy or default_policy for stage in group),
+                kind=head.kind if threads else "process",
+                seats=_seats(head, threads) if threads else 0,
                 unit=head.batch or (head.concurrency if head.is_async else 1),
                 once_from=next((place for place, stage in enumerate(group) if not stage.idempotent), None),
             )
@@ -129,6 +147,15 @@ def _is_open(group: list[Stage]) -> bool:
     return head.workers is None and takes_one and head.kind == "process" and not last.is_generator
 
 
+def _seats(stage: Stage, threads: int) -> int:
+    """Return how many threads run a stage: those of an ``async def`` each have an event loop of their own."""
+    if stage.kind == "process":
+        return 0
+    if stage.kind == "async" or stage.is_async:
+        return stage.workers or 1
+    return stage.workers or (stage.concurrency if stage.concurrency > 1 else threads)
+
+
 def _check(stage: Stage, default_policy: ErrorPolicy) -> None:
     """Refuse what cannot run, by name, before any process starts."""
     policy = stage.policy or default_policy
@@ -150,6 +177,6 @@ def _check(stage: Stage, default_policy: ErrorPolicy) -> None:
     if not stage.idempotent and stage.retry.attempts:
         msg = f"stage {stage.name!r}: retries= would run an item twice, which idempotent=False forbids"
         raise PipelineError(msg)
-    if stage.kind != "process":
-        msg = f"stage {stage.name!r}: kind={stage.kind!r} cannot run in this version"
+    if stage.kind == "async" and not stage.is_async:
+        msg = f"stage {stage.name!r}: kind='async' is for an async def; kind='thread' runs other functions"
         raise PipelineError(msg)

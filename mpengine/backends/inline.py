@@ -7,11 +7,10 @@ reports, scheduler and policies are the very same as with processes; only the tr
 from __future__ import annotations
 
 import time
-from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mpengine.backends.base import failure_from
+from mpengine.backends.here import NoSlot, returned
 from mpengine.backends.parcels import take_apart
 from mpengine.cancellation import CancelEvent, bind_flag
 from mpengine.errors import InternalError
@@ -21,38 +20,13 @@ from mpengine.scheduler import events
 from mpengine.worker.chain import BrokenStageError, Chain, Site
 from mpengine.worker.jobs import Job, Window
 from mpengine.worker.packing import pack_results
-from mpengine.worker.reports import DONE, Report
+from mpengine.worker.reports import DONE
 
 if TYPE_CHECKING:
     from mpengine.backends.base import BackendOptions
     from mpengine.ipc.codec import Codec
     from mpengine.plan import Plan
     from mpengine.scheduler.commands import Dispatch, Resume
-
-
-class NoSlot:
-    """Names nothing, since nobody would look; tells which calls have come back too late, since nobody can end them."""
-
-    def __init__(self) -> None:
-        """Begin without a call."""
-        self._deadline_at = 0.0
-
-    def begin_item(self, position: int, stage: int) -> None:
-        """See ``Naming``."""
-
-    def begin_stage(self, stage: int) -> None:
-        """See ``Naming``."""
-
-    def begin_attempt(self, stage: int, attempt: int, timeout_s: float) -> None:  # noqa: ARG002 - nothing is named
-        """See ``Naming``."""
-        self._deadline_at = time.monotonic() + timeout_s
-
-    def end_attempt(self) -> bool:
-        """See ``Naming``."""
-        return time.monotonic() > self._deadline_at
-
-    def describe(self, text: str) -> None:
-        """See ``Naming``."""
 
 
 class InlineBackend:
@@ -129,7 +103,7 @@ class InlineBackend:
         if report.abandoned:
             return
         chunks, payloads = pack_results(job, report, self.codec, out_size)
-        self._happened.append(_returned(worker_id, batch_id, report, chunks, payloads))
+        self._happened.append(returned(worker_id, batch_id, report, chunks, payloads))
         if report.progress == DONE:
             del self._jobs[batch_id]
         elif report.progress != events.Progress.SUSPENDED.value and report.kill is None:
@@ -183,23 +157,3 @@ class InlineBackend:
     def close(self) -> None:
         """See ``Backend``."""
         self.finish(keep=False, grace_s=0)
-
-
-def _returned(
-    worker_id: int, batch_id: int, report: Report, chunks: list[tuple[int, int, bytes | None]], payloads: list[Any]
-) -> events.BatchReturned:
-    return events.BatchReturned(
-        time.monotonic(),
-        worker_id,
-        batch_id,
-        events.Progress(report.progress),
-        report.consumed,
-        report.emitted,
-        tuple(
-            events.Chunk(payload, count, first, None if places is None else array("I", places))
-            for (count, first, places), payload in zip(chunks, payloads, strict=True)
-        ),
-        tuple(map(failure_from, report.failures)),
-        tuple(events.Tally(*tally.fields()) for tally in report.tallies),
-        report.kill,
-    )

@@ -12,31 +12,29 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import signal
 import socket
 import time
-from array import array
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from mpengine.backends.base import failure_from
 from mpengine.backends.deadlines import Deadlines
 from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
+from mpengine.backends.hearing import death_from, returned_from
+from mpengine.backends.local import LocalWorkers
 from mpengine.backends.parcels import take_apart
 from mpengine.errors import PipelineError
 from mpengine.ipc import messages
 from mpengine.ipc.codec import PickleCodec, dump
-from mpengine.ipc.lastwords import Stack
 from mpengine.scheduler import events
 
 if TYPE_CHECKING:
     from mpengine.backends.base import BackendOptions
     from mpengine.backends.links import Link
     from mpengine.ipc.codec import Codec
-    from mpengine.plan import Plan
+    from mpengine.plan import ChainPlan, Plan
     from mpengine.scheduler.commands import Dispatch, Resume
 
 _run_ids = itertools.count(1)
-_FATAL = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 
 
 class ProcessBackend:
@@ -62,6 +60,9 @@ class ProcessBackend:
         self._timeouts: list[float | None] = []
         self._timed: dict[int, int] = {}  # the chain of every batch that has a timeout
         self._deadlines = Deadlines()
+        self._seats: dict[int, ChainPlan] = {}
+        self._local: LocalWorkers | None = None
+        self._local_happened: deque[events.Event] = deque()
         self._is_cancelled = False
         self._is_hurried = False
         # Two sockets, not a pipe: their close() cannot be overtaken by a wake() that has read the number already.
@@ -73,12 +74,15 @@ class ProcessBackend:
 
     def begin(self, plan: Plan) -> None:
         """See ``Backend``."""
-        self._dumped = [_dump_chain(chain.stages) for chain in plan.chains]
+        self._dumped = [b"" if chain.seats else _dump_chain(chain.stages) for chain in plan.chains]
         self._timeouts = [
             min((stage.timeout for stage in chain.stages if stage.timeout is not None), default=None)
             for chain in plan.chains
         ]
         self._timed = {}
+        seats = [chain for chain in plan.chains for _ in range(chain.seats)]
+        self._seats = dict(enumerate(seats, self._options.workers))
+        self._local = LocalWorkers(plan, self.codec, self._post_local) if seats else None
         self._plan = plan
         self._run_id = next(_run_ids)
         self._is_cancelled = self._is_hurried = False
@@ -94,6 +98,9 @@ class ProcessBackend:
 
     def start_worker(self, worker_id: int) -> None:
         """See ``Backend``."""
+        if worker_id in self._seats:
+            self._running_local().start(worker_id, self._seats[worker_id])
+            return
         fleet = self._running_fleet()
         link = fleet.links.get(worker_id)
         if link is None:
@@ -104,6 +111,9 @@ class ProcessBackend:
 
     def dispatch(self, command: Dispatch) -> None:
         """See ``Backend``."""
+        if command.worker_id in self._seats:
+            self._running_local().order(command)
+            return
         payloads, layout = take_apart(command.payload)
         message = messages.RunBatch(
             command.batch_id,
@@ -129,6 +139,9 @@ class ProcessBackend:
 
     def resume(self, command: Resume) -> None:
         """See ``Backend``."""
+        if command.worker_id in self._seats:
+            self._running_local().order(command)
+            return
         if command.batch_id in self._timed:
             self._watch(command.worker_id, command.batch_id, self._timed[command.batch_id])
         self._send(command.worker_id, messages.ResumeBatch(command.batch_id, command.out_size, command.budget))
@@ -158,8 +171,19 @@ class ProcessBackend:
             self._take_in(happening)
         if look_s is not None:
             self._deadlines.enforce(fleet, time.monotonic())
+        while self._local_happened:
+            self._happened.append(self._local_happened.popleft())
         happened, self._happened = self._happened, []
         return happened
+
+    def _post_local(self, event: events.Event) -> None:
+        """Take in an event of a thread beside this one."""
+        self._local_happened.append(event)
+        self.wake()
+
+    def _running_local(self) -> LocalWorkers:
+        assert self._local is not None  # noqa: S101 - begin() has made it where there are seats
+        return self._local
 
     def _running_fleet(self) -> Fleet:
         assert self._fleet is not None  # noqa: S101 - begin() comes first
@@ -178,26 +202,8 @@ class ProcessBackend:
             if event is not None:
                 self._happened.append(event)
         elif isinstance(happening, Lost):
-            record = happening.record
             timed_out = self._deadlines.bury(happening.worker_id, happening.generation)
-            stack = happening.stack if timed_out or -happening.exitcode in _FATAL else Stack()
-            self._happened.append(
-                events.WorkerDied(
-                    at,
-                    happening.worker_id,
-                    name_exit(happening.exitcode),
-                    record.batch_id if record else None,
-                    record.position if record else None,
-                    record.stage if record else 0,
-                    record.text if record else "",
-                    record.in_setup if record else False,
-                    record.attempt if record else 1,
-                    timed_out,
-                    record is None,
-                    stack.where,
-                    stack.trace,
-                )
-            )
+            self._happened.append(death_from(at, happening, timed_out=timed_out))
         else:
             summary = happening.reason.strip().splitlines()[-1] if happening.reason.strip() else "no reason given"
             self._happened.append(events.StartFailed(at, summary, happening.reason))
@@ -205,7 +211,7 @@ class ProcessBackend:
     def _event_of(self, at: float, link: Link, message: messages.Message) -> events.Event | None:
         match message:
             case messages.Returned():
-                event = _returned(at, link.worker_id, message)
+                event = returned_from(at, link.worker_id, message)
                 if event.progress is not events.Progress.MORE and event.batch_id in self._timed:
                     self._deadlines.forget(link.worker_id, event.batch_id)
                 if event.progress is not events.Progress.MORE:
@@ -244,17 +250,25 @@ class ProcessBackend:
     def cancel(self) -> None:
         """See ``Backend``."""
         self._is_cancelled = True
+        if self._local is not None:
+            self._local.cancel()
         if self._fleet is not None:
             self._fleet.cancel()
 
     def hurry(self) -> None:
         """See ``Backend``."""
         self._is_hurried = True
+        if self._local is not None:
+            self._local.hurry()
         self.wake()
 
     def finish(self, *, keep: bool, grace_s: float) -> list[str]:
         """See ``Backend``."""
         fleet = self._fleet
+        local, self._local = self._local, None
+        if local is not None:
+            self._problems += local.finish(0.0 if self._is_hurried else grace_s)
+            self._local_happened.clear()
         if fleet is None:
             return []
         if not self._is_cancelled:
@@ -326,40 +340,3 @@ def _dump_chain(stages: tuple[Any, ...]) -> bytes:
         names = ", ".join(repr(stage.name) for stage in stages)
         msg = f"stage {names} cannot be sent to a worker: {type(error).__name__}: {error}"
         raise PipelineError(msg) from error
-
-
-def name_exit(exitcode: int) -> str:
-    """Return an exit code in words: a signal by its name, or the code."""
-    if exitcode < 0:
-        try:
-            return signal.Signals(-exitcode).name
-        except ValueError:
-            return f"signal {-exitcode}"
-    return f"exit code {exitcode}"
-
-
-def _returned(at: float, worker_id: int, message: messages.Returned) -> events.BatchReturned:
-    """Return the event of a report.
-
-    Raises:
-        TypeError, ValueError: its fields are not what they should be.
-    """
-    chunks = []
-    for (count, first, places), payload in zip(message.chunks, message.payloads, strict=True):
-        positions = None if places is None else array("I", places)
-        if count < 1 or (positions is not None and len(positions) != count):
-            msg = f"a chunk of {count} results"
-            raise ValueError(msg)
-        chunks.append(events.Chunk(payload, count, first, positions, len(payload)))
-    return events.BatchReturned(
-        at,
-        worker_id,
-        message.batch_id,
-        events.Progress(message.progress),
-        message.consumed,
-        message.emitted,
-        tuple(chunks),
-        tuple(map(failure_from, message.failures)),
-        tuple(events.Tally(*tally) for tally in message.tallies),
-        message.kill,
-    )

@@ -22,7 +22,7 @@ from mpengine.coordinator.opening import length_of
 from mpengine.coordinator.outlet import Delivery, End
 from mpengine.coordinator.signals import graceful_signals, sigpipe_blocked
 from mpengine.coordinator.snapshots import take_snapshot
-from mpengine.ipc.codec import Broken, Salvaged
+from mpengine.ipc.codec import Broken, PlainCodec, Salvaged
 from mpengine.policies import ErrorPolicy
 from mpengine.results import Err, ItemError, Ok, Report
 from mpengine.scheduler import events
@@ -94,7 +94,8 @@ class Run:
         self._scheduler = Scheduler(plan, settings)
         self._coordinator = Coordinator(plan, self._scheduler, backend)
         make_feed = InlineFeed if backend.in_caller else ThreadedFeed
-        self._feed: Feed = make_feed(source, backend.codec, self._coordinator.post)
+        codec = PlainCodec() if plan.begins_plain else backend.codec
+        self._feed: Feed = make_feed(source, codec, self._coordinator.post)
         make_handlers = InlineHandlers if backend.in_caller else ThreadedHandlers
         self._handlers = make_handlers(plan.stages, self._coordinator.failures, self._coordinator.post)
         self._thread = threading.Thread(target=self._body, name="mpengine-coordinator", daemon=True)

@@ -59,7 +59,7 @@ class Codec(Protocol):
 
 
 class PickleCodec:
-    """Payloads are bytes.
+    """Payloads are bytes, but for lists that never leave this process.
 
     Args:
         main_by_value: whether the reader has another ``__main__`` than the writer.
@@ -78,8 +78,10 @@ class PickleCodec:
             return _by_value(items)
         return payload
 
-    def unpack(self, payload: Buffer) -> list[Any]:
-        """See ``Codec``."""
+    def unpack(self, payload: Buffer | list[Any]) -> list[Any]:
+        """See ``Codec``; a list comes from a thread of this process, and has never been packed."""
+        if isinstance(payload, list):
+            return payload
         with contextlib.suppress(Exception):  # told item by item
             items: list[Any] = pickle.loads(payload)  # noqa: S301 - our own workers' bytes
             return items

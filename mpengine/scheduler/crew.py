@@ -30,6 +30,7 @@ class Worker:
         items: items in them.
         busy_s: seconds it spent in stage functions.
         deaths: processes of this slot that died in this run.
+        only: the one chain that it runs, as a thread beside the coordinator; None: it is a process.
         is_distrusted: whether its process has told what cannot be true, and is about to be ended.
     """
 
@@ -42,6 +43,7 @@ class Worker:
     items: int = 0
     busy_s: float = 0.0
     deaths: int = 0
+    only: int | None = None
     is_distrusted: bool = False
 
     def move(self, what: WorkerMove) -> None:
@@ -65,11 +67,15 @@ class Crew:
     Args:
         size: how many slots there are.
         caps: for each chain, how many workers may run it; None: all.
+        seats: for each chain, how many threads beside the coordinator run it; 0: processes do.
     """
 
-    def __init__(self, size: int, caps: Sequence[int | None]) -> None:
+    def __init__(self, size: int, caps: Sequence[int | None], seats: Sequence[int] = ()) -> None:
         """Start with empty slots."""
         self.workers = [Worker(worker_id) for worker_id in range(size)]
+        for chain, count in enumerate(seats):
+            self.workers += [Worker(len(self.workers) + seat, only=chain) for seat in range(count)]
+        self._is_local = [count > 0 for count in seats] or [False] * len(caps)
         self._caps = tuple(None if cap is None or cap >= size else cap for cap in caps)
         self._pinned: list[set[int]] = [set() for _ in caps]
 
@@ -81,6 +87,10 @@ class Crew:
         """Return the slot with that number."""
         return self.workers[worker_id]
 
+    def wanted(self) -> list[Worker]:
+        """Return the slots that there is any use in filling."""
+        return self.workers if not all(self._is_local) else [worker for worker in self if worker.only is not None]
+
     def idle(self) -> list[Worker]:
         """Return the workers that have nothing to do."""
         return [worker for worker in self.workers if worker.is_ready and worker.active == 0]
@@ -89,9 +99,16 @@ class Crew:
         """Return the workers that have something to do, but nothing in reserve."""
         return [worker for worker in self.workers if worker.is_ready and 0 < worker.active < CREDIT]
 
-    def idle_count(self) -> int:
-        """Return how many workers have nothing to do."""
-        return sum(worker.is_ready and worker.active == 0 for worker in self.workers)
+    def idle_count(self, chain: int) -> int:
+        """Return how many workers that are of the kind for ``chain`` have nothing to do."""
+        return sum(worker.is_ready and worker.active == 0 and self._is_for(worker, chain) for worker in self.workers)
+
+    def size_for(self, chain: int) -> int:
+        """Return how many workers are of the kind for ``chain``."""
+        return sum(self._is_for(worker, chain) for worker in self.workers)
+
+    def _is_for(self, worker: Worker, chain: int) -> bool:
+        return worker.only == (chain if self._is_local[chain] else None)
 
     @property
     def is_idle(self) -> bool:
@@ -110,13 +127,16 @@ class Crew:
 
     def may_run(self, worker: Worker, chain: int) -> bool:
         """Whether ``worker`` is, or may become, one of those that run ``chain``."""
+        if not self._is_for(worker, chain):
+            return False
         cap = self._caps[chain]
         if cap is None or worker.worker_id in self._pinned[chain]:
             return True
         if len(self._pinned[chain]) >= cap:
             return False
         # Spread the pins: a worker that has more of them than another is not the one to take the next.
-        return all(len(worker.pinned) <= len(other.pinned) for other in self.workers if other.is_ready)
+        others = [other for other in self.workers if other.is_ready and self._is_for(other, chain)]
+        return all(len(worker.pinned) <= len(other.pinned) for other in others)
 
     def pin(self, worker: Worker, chain: int) -> None:
         """Note that ``worker`` runs ``chain``; it is among the few from now on if the chain is capped."""

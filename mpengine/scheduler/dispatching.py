@@ -80,6 +80,8 @@ class Dispatcher:
         return None
 
     def _chains_for(self, worker: Worker) -> Sequence[int]:
+        if worker.only is not None:
+            return (worker.only,)
         if not worker.pinned:
             return self._depths  # P1
         return sorted(self._depths, key=lambda chain: (chain not in worker.pinned, -chain))  # P2
@@ -162,7 +164,7 @@ class Dispatcher:
         if wanted >= 2 * sizer.size:
             wanted = sizer.size
         waiting = len(self._stock.backlog)
-        is_scarce = source_ended and waiting < self._crew.idle_count()
+        is_scarce = source_ended and waiting < self._crew.idle_count(batch.chain)
         if is_scarce and wanted > sizer.unit and wanted * sizer.item_s > WORTH_SPLITTING_S:
             wanted = sizer.in_units(-(-wanted // 2))  # the end is near, and there is less work than workers: share it
         return wanted

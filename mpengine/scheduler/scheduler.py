@@ -78,7 +78,9 @@ class Scheduler:
         self.stock = Stock(plan, ordered=settings.ordered, out_buffer=settings.out_buffer)
         self.ledger = self.stock.ledger
         self.backlog = self.stock.backlog
-        self.crew = Crew(settings.workers, [chain.workers for chain in plan.chains])
+        chains = plan.chains
+        caps = [None if chain.seats else chain.workers for chain in chains]
+        self.crew = Crew(settings.workers, caps, [chain.seats for chain in chains])
         self.sizers = [BatchSizer(min(MAX_BATCH, chain.buffer), chain.unit) for chain in plan.chains]
         self.window = lead_bound(plan, settings)
         self.requested = 0
@@ -147,7 +149,7 @@ class Scheduler:
     def _on_run_started(self, event: events.RunStarted) -> None:
         self.state = follow(RUN, self.state, RunMove.START, event)
         self.started_at = event.at
-        for worker in self.crew:
+        for worker in self.crew.wanted():
             worker.move(WorkerMove.START)
             self._out.append(commands.StartWorker(worker.worker_id))
 
@@ -217,14 +219,15 @@ class Scheduler:
         size = sizer.size
         under_way = self.stock.open_items + self.requested
         waiting = self.backlog.waiting[0] + self.requested
-        room = min(settings.workers * CREDIT * size, self.plan.chains[0].buffer) - waiting
+        takers = self.crew.size_for(0) * CREDIT
+        room = min(takers * size, self.plan.chains[0].buffer) - waiting
         room = min(room, self.window - under_way)
         if sizer.item_bytes and under_way:
             free = (settings.max_bytes - self.stock.held_bytes) / sizer.item_bytes
             room = min(room, int(free) - self.requested)
         if settings.length is not None:  # smaller towards the end, so that no worker idles
             remaining = settings.length - self.ledger.source_items - self.requested
-            size = min(size, sizer.in_units(-(-remaining // (settings.workers * CREDIT))))
+            size = min(size, sizer.in_units(-(-remaining // takers)))
             if remaining > 0:
                 room = min(room, remaining)
                 size = min(size, remaining)
@@ -337,4 +340,5 @@ class Scheduler:
 def lead_bound(plan: Plan, settings: Settings) -> int:
     """Return how many items the source may ever be ahead of what has left: every buffer, and what workers hold."""
     buffers = sum(chain.buffer for chain in plan.chains) + settings.out_buffer
-    return buffers + settings.workers * CREDIT * min(MAX_BATCH, plan.chains[0].buffer)
+    workers = settings.workers + sum(chain.seats for chain in plan.chains)
+    return buffers + workers * CREDIT * min(MAX_BATCH, plan.chains[0].buffer)

@@ -160,7 +160,7 @@ def test_an_item_that_crashed_in_a_later_stage_of_its_chain_came_through_the_ear
     ledger.enter(0, 1)
 
     ledger.cut_off(0, 1, Ending.CRASHED)
-    ledger.fail(1, dropped=True, index=0, family=None)
+    ledger.fail(ReportFailure(1, 0, None, ErrorPolicy.DROP, Failure(0, 1, "died")), ())
 
     assert [(book.entered, book.succeeded, book.failed, book.crashed) for book in ledger.stages] == [
         (1, 1, 0, 0),

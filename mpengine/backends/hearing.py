@@ -1,0 +1,76 @@
+"""What a worker process has told, as events: its reports, checked field by field (K9), and its death."""
+
+from __future__ import annotations
+
+import signal
+from array import array
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mpengine.backends.base import failure_from
+from mpengine.ipc.lastwords import Stack
+from mpengine.scheduler import events
+
+if TYPE_CHECKING:
+    from mpengine.backends.fleet import Lost
+    from mpengine.ipc import messages
+
+_FATAL = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
+
+
+def death_from(at: float, lost: Lost, *, timed_out: bool) -> events.WorkerDied:
+    """Return the event of a process being gone; ``timed_out``: it was killed since a call of its was overdue."""
+    record = lost.record
+    stack = lost.stack if timed_out or -lost.exitcode in _FATAL else Stack()
+    died = events.WorkerDied(
+        at, lost.worker_id, name_exit(lost.exitcode), timed_out=timed_out, is_torn=record is None,
+        where=stack.where, trace=stack.trace,
+    )  # fmt: skip
+    if record is None:
+        return died
+    return replace(
+        died,
+        batch_id=record.batch_id,
+        position=record.position,
+        stage=record.stage,
+        item=record.text,
+        in_setup=record.in_setup,
+        attempt=record.attempt,
+    )
+
+
+def name_exit(exitcode: int) -> str:
+    """Return an exit code in words: a signal by its name, or the code."""
+    if exitcode < 0:
+        try:
+            return signal.Signals(-exitcode).name
+        except ValueError:
+            return f"signal {-exitcode}"
+    return f"exit code {exitcode}"
+
+
+def returned_from(at: float, worker_id: int, message: messages.Returned) -> events.BatchReturned:
+    """Return the event of a report.
+
+    Raises:
+        TypeError, ValueError: its fields are not what they should be.
+    """
+    chunks = []
+    for (count, first, places), payload in zip(message.chunks, message.payloads, strict=True):
+        positions = None if places is None else array("I", places)
+        if count < 1 or (positions is not None and len(positions) != count):
+            msg = f"a chunk of {count} results"
+            raise ValueError(msg)
+        chunks.append(events.Chunk(payload, count, first, positions, len(payload)))
+    return events.BatchReturned(
+        at,
+        worker_id,
+        message.batch_id,
+        events.Progress(message.progress),
+        message.consumed,
+        message.emitted,
+        tuple(chunks),
+        tuple(map(failure_from, message.failures)),
+        tuple(events.Tally(*tally) for tally in message.tallies),
+        message.kill,
+    )
