@@ -11,6 +11,7 @@ Where things are (imports point down only)::
     ipc    scheduler    messages, queues, codec, control block; and the decisions, which are pure
     plan                from a pipeline to chains
     pipeline            Pipeline: a source and its stages
+    mixes               Mix: stages side by side
     stages              Stage, SKIP, KillSwitch, WorkerState
     results  policies  cancellation  metrics
     errors
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         WorkerDiedError,
     )
     from mpengine.metrics import Snapshot, StageMetrics, WorkerMetrics
+    from mpengine.mixes import Mix, mix
     from mpengine.pipeline import Pipeline
     from mpengine.policies import ErrorPolicy, Retry
     from mpengine.results import Err, ItemError, Ok, Report
@@ -56,6 +58,7 @@ _HOME = {
     "ItemTimeoutError": "errors",
     "KillSwitch": "stages",
     "MemoryLimitError": "errors",
+    "Mix": "mixes",
     "Ok": "results",
     "Pipeline": "pipeline",
     "PipelineError": "errors",
@@ -70,6 +73,7 @@ _HOME = {
     "WorkerMetrics": "metrics",
     "WorkerState": "stages",
     "cancelled": "cancellation",
+    "mix": "mixes",
     "stage": "stages",
 }
 
@@ -86,6 +90,7 @@ __all__ = [
     "ItemTimeoutError",
     "KillSwitch",
     "MemoryLimitError",
+    "Mix",
     "Ok",
     "Pipeline",
     "PipelineError",
@@ -99,6 +104,7 @@ __all__ = [
     "WorkerMetrics",
     "WorkerState",
     "cancelled",
+    "mix",
     "stage",
 ]
 

@@ -19,6 +19,7 @@ from mpengine.coordinator.signals import sigpipe_blocked
 from mpengine.coordinator.stream import ResultStream
 from mpengine.errors import EngineClosedError, EngineError, PipelineError
 from mpengine.metrics import Snapshot
+from mpengine.mixes import Mix
 from mpengine.pipeline import Pipeline
 from mpengine.plan import make_plan
 from mpengine.policies import ErrorPolicy
@@ -191,7 +192,7 @@ class Engine:
             PipelineError: an option is not what it can be, or the stage cannot run.
             EngineError: as for ``iter``.
         """
-        if isinstance(fn, Stage):
+        if isinstance(fn, Stage | Mix):
             return self.iter(Pipeline(iterable).stage(fn, **stage_options))
         return self.iter([make_stage(fn, **stage_options)], iterable)
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mpengine.errors import PipelineError
-from mpengine.stages import Stage, StageFunction, as_stage, stage
+from mpengine.mixes import Mix, as_member
+from mpengine.stages import Stage, StageFunction, stage
 
 if TYPE_CHECKING:
     from mpengine.coordinator.stream import ResultStream
@@ -33,9 +34,9 @@ class Pipeline:
         PipelineError: the source or a stage is none of these.
     """
 
-    def __init__(self, source: Source | Pipeline, stages: Sequence[Stage | StageFunction] = ()) -> None:
+    def __init__(self, source: Source | Pipeline, stages: Sequence[Stage | Mix | StageFunction] = ()) -> None:
         """Check source and stages."""
-        prefix: tuple[Stage, ...] = ()
+        prefix: tuple[Stage | Mix, ...] = ()
         if isinstance(source, Pipeline):
             prefix = source.stages
             source = source.source
@@ -43,7 +44,7 @@ class Pipeline:
             msg = f"a source must be an iterable, async or not, a function returning one, or a Pipeline, not {source!r}"
             raise PipelineError(msg)
         self._source = source
-        self._stages = prefix + tuple(as_stage(member) for member in stages)
+        self._stages = prefix + tuple(as_member(member) for member in stages)
         self._lock = threading.Lock()
         self._cancelled: str | None = None
         self._engines: set[Engine] = set()
@@ -54,7 +55,7 @@ class Pipeline:
         return self._source
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[Stage | Mix, ...]:
         """What they go through."""
         return self._stages
 
@@ -63,7 +64,7 @@ class Pipeline:
         """The reason this pipeline was cancelled for; None when it was not."""
         return self._cancelled
 
-    def stage(self, fn: Stage | StageFunction, **options: Any) -> Pipeline:
+    def stage(self, fn: Stage | Mix | StageFunction, **options: Any) -> Pipeline:
         """Return this pipeline with one stage more.
 
         Args:
@@ -73,7 +74,14 @@ class Pipeline:
         Raises:
             PipelineError: ``fn`` cannot be called, or an option is unknown or is not what it can be.
         """
-        added = replace(fn, **options) if isinstance(fn, Stage) else stage(fn, **options)
+        added: Stage | Mix
+        if isinstance(fn, Mix):
+            if options:
+                msg = f"{fn!r} has its options already; give them to mix()"
+                raise PipelineError(msg)
+            added = fn
+        else:
+            added = replace(fn, **options) if isinstance(fn, Stage) else stage(fn, **options)
         return Pipeline(self._source, (*self._stages, added))
 
     def with_source(self, source: Source | Pipeline) -> Pipeline:
@@ -91,7 +99,7 @@ class Pipeline:
         """Return this pipeline with ``other`` behind it: a stage, a callable, or a pipeline less its source."""
         if isinstance(other, Pipeline):
             return Pipeline(self._source, (*self._stages, *other.stages))
-        return Pipeline(self._source, (*self._stages, as_stage(other)))
+        return Pipeline(self._source, (*self._stages, as_member(other)))
 
     def run(self, engine: Engine | None = None, *, collect: bool = True) -> Ok | Err:
         """Run the pipeline to its end.

@@ -3,7 +3,7 @@
 A chain is what one worker does to a batch without handing it on in between.  Stages fuse when both map one item to one
 and neither asks for anything of its own (``workers=``, ``buffer=``, ``batch=``, another ``kind=``).  A generator stage
 may end a chain, never stand inside one: what it yields is streamed to whichever worker is free.  An ``async def`` has a
-chain to itself, since its items are under way together.
+chain to itself, since its items are under way together.  Each function of a mix is a chain, and so is what merges them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpengine.errors import PipelineError
+from mpengine.mixes import Mix
 from mpengine.policies import ErrorPolicy
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class ChainPlan:
         buffer: at most so many items wait before it.
         fans_out: whether one item may become many.
         policies: the error policy of each stage.
+        following: the chains that its results go to: one, or every branch of a mix; none: the consumer.
+        joins: the branches of a mix whose results it puts together; none for any other chain.
+        joined_by: the chain that puts its results together with those of other branches; None for any other chain.
         kind: where it runs: in a ``"process"``, or beside the coordinator in a ``"thread"`` or on a loop (``"async"``).
         seats: how many threads beside the coordinator run it.
         unit: batches are a multiple of so many items where that can be had: what the function takes at once.
@@ -45,6 +49,9 @@ class ChainPlan:
     buffer: int
     fans_out: bool
     policies: tuple[ErrorPolicy, ...]
+    following: tuple[int, ...] = ()
+    joins: tuple[int, ...] = ()
+    joined_by: int | None = None
     kind: str = "process"
     seats: int = 0
     unit: int = 1
@@ -67,14 +74,36 @@ class Plan:
         """The error policy of every stage, in order."""
         return tuple(policy for chain in self.chains for policy in chain.policies)
 
+    @property
+    def entrance(self) -> tuple[int, ...]:
+        """The chains that the source's items go to: the first, or every branch of a mix."""
+        merging = self.chains[0].joined_by
+        return (0,) if merging is None else self.chains[merging].joins
+
+    @property
+    def upstream(self) -> tuple[tuple[int, ...], ...]:
+        """For each stage, those whose results it gets: none, the one before it, or the branches of a mix."""
+        found: list[tuple[int, ...]] = []
+        for chain in self.chains:
+            giving = chain.joins or tuple(other.index for other in self.chains if chain.index in other.following)
+            last_stages = [self.chains[index].first_stage + len(self.chains[index].stages) - 1 for index in giving]
+            found.append(tuple(last_stages))
+            found += [(number,) for number in range(chain.first_stage, chain.first_stage + len(chain.stages) - 1)]
+        return tuple(found)
+
     def keeps_plain(self, chain: ChainPlan) -> bool:
         """Whether what ``chain`` gives on stays in this process."""
-        return chain.index + 1 == len(self.chains) or self.chains[chain.index + 1].seats > 0
+        return all(self.chains[index].seats for index in chain.following)
 
     @property
     def begins_plain(self) -> bool:
         """Whether what the source gives stays in this process."""
-        return self.chains[0].seats > 0
+        return all(self.chains[index].seats for index in self.entrance)
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether an item may become many, or be in several places at once, so that what becomes of it is traced."""
+        return any(chain.fans_out or chain.joins for chain in self.chains)
 
     @property
     def fans_out(self) -> bool:
@@ -83,7 +112,7 @@ class Plan:
 
 
 def make_plan(
-    stages: Sequence[Stage], *, default_buffer: int, default_policy: ErrorPolicy, threads: int = 0
+    stages: Sequence[Stage | Mix], *, default_buffer: int, default_policy: ErrorPolicy, threads: int = 0
 ) -> Plan:  # fmt: skip
     """Return the plan for ``stages``.
 
@@ -99,38 +128,63 @@ def make_plan(
     if not stages:
         msg = "a pipeline needs at least one stage behind its source (which is what a list begins with)"
         raise PipelineError(msg)
-    for stage in stages:
-        _check(stage, default_policy)
-    chains: list[ChainPlan] = []
+    groups = _fuse(stages)
     first_stage = 0
-    for group in _fuse(stages):
-        head = group[0]
+    chains: list[ChainPlan] = []
+    for group in groups:
+        for stage in group.stages:
+            _check(stage, default_policy)
+        head = group.stages[0]
         chains.append(
             ChainPlan(
                 index=len(chains),
-                stages=tuple(group),
+                stages=tuple(group.stages),
                 first_stage=first_stage,
                 workers=head.workers,
                 buffer=max(head.buffer or default_buffer, head.batch or 1),
-                fans_out=group[-1].is_generator,
-                policies=tuple(stage.policy or default_policy for stage in group),
+                fans_out=group.stages[-1].is_generator,
+                policies=tuple(stage.policy or default_policy for stage in group.stages),
+                following=group.following,
+                joins=group.joins,
+                joined_by=group.joined_by,
                 kind=head.kind if threads else "process",
                 seats=_seats(head, threads) if threads else 0,
                 unit=head.batch or (head.concurrency if head.is_async else 1),
-                once_from=next((place for place, stage in enumerate(group) if not stage.idempotent), None),
+                once_from=next((place for place, stage in enumerate(group.stages) if not stage.idempotent), None),
             )
         )
-        first_stage += len(group)
+        first_stage += len(group.stages)
     return Plan(tuple(chains))
 
 
-def _fuse(stages: Sequence[Stage]) -> list[list[Stage]]:
-    groups: list[list[Stage]] = []
-    for stage in stages:
-        if groups and _is_plain(stage) and _is_open(groups[-1]):
-            groups[-1].append(stage)
+@dataclass(slots=True)
+class _Group:
+    """A chain in the making."""
+
+    stages: list[Stage]
+    following: tuple[int, ...] = ()
+    joins: tuple[int, ...] = ()
+    joined_by: int | None = None
+
+
+def _fuse(members: Sequence[Stage | Mix]) -> list[_Group]:
+    groups: list[_Group] = []
+    for member in members:
+        behind = groups[-1] if groups else None
+        if isinstance(member, Mix):
+            first = len(groups)
+            branches = tuple(range(first, first + len(member.branches)))
+            merging = first + len(branches)
+            groups += [_Group([branch], (merging,), joined_by=merging) for branch in member.branches]
+            groups.append(_Group([member.merge], joins=branches))
+        elif behind is not None and _is_plain(member) and _is_open(behind.stages):
+            behind.stages.append(member)
+            continue
         else:
-            groups.append([stage])
+            branches = (len(groups),)
+            groups.append(_Group([member]))
+        if behind is not None:
+            behind.following = branches
     return groups
 
 

@@ -18,6 +18,7 @@ from mpengine import (
     ErrorPolicy,
     ItemError,
     KillSwitch,
+    Mix,
     Ok,
     Pipeline,
     PipelineError,
@@ -126,7 +127,7 @@ def pipelines_are_pipelines(engine: Engine) -> None:
     assert_type(pipeline >> pipeline, Pipeline)
     assert_type(pipeline.stage(plain, workers=1).stage(bare), Pipeline)
     assert_type(pipeline.with_source(range(3)), Pipeline)
-    assert_type(pipeline.stages, tuple[Stage, ...])
+    assert_type(pipeline.stages, tuple[Stage | Mix, ...])
     assert_type(pipeline.cancelled, str | None)
     assert_type(pipeline.run(), Ok | Err)
     assert_type(pipeline.run(engine, collect=False), Ok | Err)

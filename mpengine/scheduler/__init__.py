@@ -13,6 +13,7 @@ commands are imperatives.  Whoever owns clock and processes feeds the one and ca
 ``ledger``            the books: every item in every stage, counted a batch at a time
 ``backlog``           what waits before each chain, and how much room there is behind it
 ``payloads``          payloads made of other payloads
+``splicing``          waiting batches joined for a stage that takes several items at once
 ``stock``             all batches under way, and every figure that follows from them
 ``crew``              the workers: which are there, what each holds, who may run what
 ``dispatching``       who gets what next

@@ -3,6 +3,7 @@
 Bounds, all in items:
 
 B1. At most ``buffer`` items wait before a chain.  A worker is only sent what fits the buffer behind its chain.
+    What enters a mix counts until it leaves its merging stage, so that no branch can run ahead of the others for long.
 B2. Behind a chain that fans out, no more items are alive than the buffers behind it hold together, the consumer's too.
 B3. The front of the order of results may exceed both by one item at a time when everything else has come to rest:
     all of that waits for it, so holding it back would end in a deadlock.
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING
 from mpengine.scheduler.batching import MAX_BATCH
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mpengine.plan import ChainPlan
     from mpengine.scheduler.batches import Batch
 
@@ -35,7 +38,6 @@ class Backlog:
     def __init__(self, chains: tuple[ChainPlan, ...], out_buffer: int) -> None:
         """Start empty."""
         self._chains = chains
-        self._last = len(chains) - 1
         self._queues: list[OrderedDict[int, Batch]] = [OrderedDict() for _ in chains]
         self.out_buffer = out_buffer
         self.waiting = [0] * len(chains)
@@ -84,9 +86,9 @@ class Backlog:
     def room(self, chain: int, share: int = 1) -> int:
         """Return how many results of ``chain`` there is room for (B1, B2), in one part of ``share`` of it (B4)."""
         room = MAX_BATCH
-        if chain < self._last:
-            buffer = max(1, self._chains[chain + 1].buffer // share)
-            room = buffer - self.waiting[chain + 1] - self.promised[chain]
+        buffer = self.buffer_behind(chain)
+        if buffer is not None:
+            room = max(1, buffer // share) - self.level(self._chains[chain].following) - self.promised[chain]
         limit = self.limits[chain]
         if limit is not None:
             room = min(room, max(1, limit // share) - sum(self.alive[chain + 1 :]) - self.promised[chain])
@@ -94,7 +96,21 @@ class Backlog:
 
     def least(self, chain: int) -> int:
         """Return how much room is worth using (B5)."""
-        bounds = [self.limits[chain] or MAX_BATCH]
-        if chain < self._last:
-            bounds.append(self._chains[chain + 1].buffer)
-        return max(1, min(*bounds, MAX_BATCH) // 8)
+        bounds = [self.limits[chain], self.buffer_behind(chain), MAX_BATCH]
+        return max(1, min(bound for bound in bounds if bound is not None) // 8)
+
+    def buffer_behind(self, chain: int) -> int | None:
+        """Return how many items may wait behind ``chain``; None where nothing bounds that but the window."""
+        following = self._chains[chain].following
+        return None if not following or self._chains[chain].joined_by is not None else self.buffer_of(following)
+
+    def buffer_of(self, chains: Sequence[int]) -> int:
+        """Return how many items may wait before one chain, or be in a mix of several."""
+        merging = self._chains[chains[0]].joined_by
+        together = chains if merging is None else (*chains, merging)
+        return min(self._chains[chain].buffer for chain in together)
+
+    def level(self, chains: Sequence[int]) -> int:
+        """Return how many items wait before one chain, or are in a mix of several."""
+        merging = self._chains[chains[0]].joined_by
+        return self.waiting[chains[0]] if merging is None else self.alive[merging]

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mpengine.scheduler.lifecycles import BATCH, BatchMove, BatchState, follow
+from mpengine.scheduler.payloads import Zipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mpengine.scheduler.events import Failure
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +56,7 @@ class Batch:
         deaths: workers that died of its only item.
         attempted: a stage of the chain, and how many attempts its only item has had there with workers that died.
         families: the source batches it descends from, where one item may become many.
+        joint: where it is to be put together with what other branches of a mix make of the same items.
         budget: results that its worker may still send before it suspends a fan-out.
     """
 
@@ -70,6 +74,7 @@ class Batch:
     deaths: int = 0
     attempted: tuple[int, int] = (0, 0)
     families: Families = ()
+    joint: Joint | None = None
     budget: int = 0
     before: Batch | None = field(default=None, repr=False)
     behind: Batch | None = field(default=None, repr=False)
@@ -87,7 +92,7 @@ class Batch:
     @property
     def is_plain(self) -> bool:
         """Whether nothing is known of it that its neighbours do not share, so that it can be joined with them."""
-        return not (self.careful or self.skip or self.deaths or self.attempted[1])
+        return not (self.careful or self.skip or self.deaths or self.attempted[1] or self.joint)
 
     def move(self, what: BatchMove) -> None:
         """Change owner, if the table allows it."""
@@ -96,6 +101,76 @@ class Batch:
     def indices(self) -> Sequence[int]:
         """Return the source indices of its items."""
         return self.origin[self.lo : self.hi]
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """Results of one branch of a mix: ``positions`` are the places of their items, in order."""
+
+    payload: Any
+    positions: Sequence[int]
+
+
+@dataclass(slots=True, eq=False)
+class BranchFailure:
+    """An item that failed in a branch of a mix."""
+
+    position: int
+    stage: int
+    failure: Failure
+    worker_id: int | None
+
+
+@dataclass(slots=True, eq=False)
+class Joint:
+    """Items that are in several branches of a mix at once.
+
+    Attributes:
+        place: the batch that holds their place in the order; its payload is what all branches get.
+        branches: the chains.
+        open: how many batches of the branches are not settled.
+        pieces: the results so far, for each branch.
+        failures: what failed so far.
+    """
+
+    place: Batch
+    branches: tuple[int, ...]
+    open: int = 0
+    pieces: dict[int, list[Piece]] = field(default_factory=dict)
+    failures: list[BranchFailure] = field(default_factory=list)
+
+    def first_failures(self) -> list[BranchFailure]:
+        """Return one failure for each item that has failed, that of its first branch; in the order of the items."""
+        first: dict[int, BranchFailure] = {}
+        for failed in sorted(self.failures, key=lambda failed: failed.stage):
+            first.setdefault(failed.position, failed)
+        return [first[position] for position in sorted(first)]
+
+    def common(self) -> list[int]:
+        """Return the places of the items that every branch has given a result for, in order."""
+        failed = {failure.position for failure in self.failures}
+        found: set[int] | None = None
+        for branch in self.branches:
+            given = {position for piece in self.pieces.get(branch, ()) for position in piece.positions}
+            found = given if found is None else found & given
+        return sorted((found or set()) - failed)
+
+    def given(self, branch: int) -> int:
+        """Return how many results a branch has given."""
+        return sum(len(piece.positions) for piece in self.pieces.get(branch, ()))
+
+    def zipped(self, positions: Sequence[int]) -> Zipped:
+        """Return the results of all branches for the items at ``positions``, side by side."""
+        wanted = set(positions)
+        branches = []
+        for branch in self.branches:
+            pieces: list[tuple[Any, Sequence[int] | None]] = []
+            for piece in sorted(self.pieces.get(branch, ()), key=lambda piece: piece.positions[0]):
+                picks = [number for number, position in enumerate(piece.positions) if position in wanted]
+                if picks:
+                    pieces.append((piece.payload, None if len(picks) == len(piece.positions) else picks))
+            branches.append(tuple(pieces))
+        return Zipped(tuple(branches))
 
 
 def trace(origin: Sequence[int], first: int, count: int, positions: Sequence[int] | None) -> Sequence[int]:

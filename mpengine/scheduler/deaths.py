@@ -151,7 +151,7 @@ class Deaths:
             batch.lo, place, f"{kind.__name__}: {story}{event.where}", None, event.item, event.trace, attempts, how
         )  # fmt: skip
         self._stock.ledger.cut_off(chain.first_stage, stage, how)
-        error = self._verdicts.judge(stage, failure, batch.origin[batch.lo], event.worker_id, batch.families)
+        error = self._verdicts.judge_in(batch, stage, failure, event.worker_id)
         if error is not None:
             self._stock.order.insert([error], ahead_of=batch)
         self._stock.settle(batch)

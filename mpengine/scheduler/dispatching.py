@@ -7,6 +7,7 @@ P4. What would overrun a bound behind its chain is cut to what fits, or waits.
 P5. An item that a worker has died of runs on a worker that runs nothing else; what that has put aside may stay there.
 P6. Where a stage takes several items at once, what waits is joined until it has them; for more it waits only as long as
     a worker is at something quick that may bring them.
+P7. The branches of a mix take turns, so that one item is in all of them at the same time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from mpengine.scheduler.batching import MAX_BATCH, TARGET_S
 from mpengine.scheduler.commands import Dispatch, Resume
 from mpengine.scheduler.lifecycles import BatchState
+from mpengine.scheduler.splicing import neighbours, splice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,6 +48,7 @@ class Dispatcher:
         self._crew = crew
         self._sizers = sizers
         self._depths = tuple(reversed(range(len(sizers))))
+        self._mixes = [chain.joins for chain in stock.plan.chains if len(chain.joins) > 1]
         self._chains = stock.plan.chains
         self._plan_fans_out = stock.plan.fans_out
 
@@ -71,20 +74,35 @@ class Dispatcher:
         if worker.active and worker.has_lone_batch:
             return None  # P5; what is put aside could not go on beside anything, so the worker is left to become idle
         for chain in self._chains_for(worker):
-            if worker.active and self._sizers[chain].is_long:
-                continue  # P3
             for batch in self._candidates(worker, chain):
                 room = self._room(batch)
-                if room > 0:
-                    return self._send(worker, batch, room, source_ended=source_ended)
+                if room <= 0:
+                    continue
+                if worker.active and self._sizers[chain].is_long:
+                    return None  # P3; nor anything less deep, or a worker that always has a reserve would never take it
+                return self._send(worker, batch, room, source_ended=source_ended)
         return None
 
     def _chains_for(self, worker: Worker) -> Sequence[int]:
         if worker.only is not None:
             return (worker.only,)
+        depths = self._depths  # P1
+        if self._mixes:
+            ranks = self._ranks()
+            depths = tuple(sorted(depths, key=ranks.__getitem__))
         if not worker.pinned:
-            return self._depths  # P1
-        return sorted(self._depths, key=lambda chain: (chain not in worker.pinned, -chain))  # P2
+            return depths
+        return sorted(depths, key=lambda chain: chain not in worker.pinned)  # P2
+
+    def _ranks(self) -> list[tuple[int, int]]:
+        """Return where each chain comes: branches of a mix are equally deep, and the oldest items come first (P7)."""
+        ranks = [(-chain, 0) for chain in range(len(self._chains))]
+        for branches in self._mixes:
+            for branch in branches:
+                first = self._stock.backlog.first(branch)
+                waiting = 0 if first is None or first.joint is None else first.joint.place.batch_id
+                ranks[branch] = (-max(branches), waiting)
+        return ranks
 
     def _candidates(self, worker: Worker, chain: int) -> Iterator[Batch]:
         """Yield what ``worker`` could go on with in ``chain``, the best first."""
@@ -104,7 +122,7 @@ class Dispatcher:
     def _is_filling(self, batch: Batch) -> bool:
         """Whether ``batch`` is less than its stage takes at once, and more of it is about to come (P6)."""
         unit = self._sizers[batch.chain].unit
-        if unit == 1 or not batch.is_plain or self._stock.neighbours(batch, unit) >= unit:
+        if unit == 1 or not batch.is_plain or neighbours(self._stock, batch, unit) >= unit:
             return False
         ahead = range(batch.chain)
         return any(self._stock.backlog.running[chain] and not self._sizers[chain].is_long for chain in ahead)
@@ -128,7 +146,7 @@ class Dispatcher:
             return Resume(worker.worker_id, batch.batch_id, self._out_size(batch), budget)
         unit = self._sizers[batch.chain].unit
         if batch.count < unit and batch.is_plain:
-            batch = self._stock.splice(batch, unit)
+            batch = splice(self._stock, batch, unit)
         wanted = self._wanted(batch, room, source_ended=source_ended)
         if wanted < batch.count:
             self._stock.split(batch, batch.lo + wanted)
@@ -150,10 +168,11 @@ class Dispatcher:
 
     def _out_size(self, batch: Batch) -> int:
         """Return how many results of ``batch`` the next chain would like to get at once."""
-        if batch.chain + 1 == len(self._chains):
+        chain = self._chains[batch.chain]
+        if not chain.following or chain.joined_by is not None:
             return MAX_BATCH
-        sizer = self._sizers[batch.chain + 1]
-        return sizer.size if sizer.learnt else min(sizer.limit, UNLEARNT_CHUNK)
+        sizers = [self._sizers[following] for following in chain.following]
+        return min(sizer.size if sizer.learnt else min(sizer.limit, UNLEARNT_CHUNK) for sizer in sizers)
 
     def _wanted(self, batch: Batch, room: int, *, source_ended: bool) -> int:
         """Return how many items of ``batch`` are to be sent at once."""

@@ -2,7 +2,8 @@
 
 L1. In every stage, what has entered has been processed, or was left behind by a cancelled run.
 L2. In every stage, processed == succeeded + failed + skipped.
-L3. What a stage gave on is what the next one got; what the last one gave on was delivered or left behind.
+L3. What a stage gave on is what the next one got; what the last one gave on was delivered or left behind.  What one
+    branch of a mix gave on was put together with what the others gave, or lost since another branch had no result.
 L4. Every source item ends as exactly one of delivered, filtered, dropped, failed, cancelled.
 
 ``check()`` holds the books against these four at the end of each run.  They come from different sides: what entered is
@@ -38,6 +39,7 @@ class StageBook:
     skipped: int = 0
     given: int = 0
     left: int = 0
+    lost: int = 0
     dropped: int = 0
     emitted: int = 0
     retried: int = 0
@@ -57,13 +59,19 @@ class Ledger:
     Args:
         names: of the stages, in order.
         fans_out: for each stage, whether one item may become many.
+        upstream: for each stage, those whose results it gets: none, one, or the branches of a mix; by default the one
+            before it.
     """
 
-    def __init__(self, names: Sequence[str], fans_out: Sequence[bool]) -> None:
+    def __init__(
+        self, names: Sequence[str], fans_out: Sequence[bool],
+        upstream: Sequence[Sequence[int]] | None = None, *, is_traced: bool = False,
+    ) -> None:  # fmt: skip
         """Open empty books."""
         self.stages = [StageBook(name) for name in names]
         self._fans_out = tuple(fans_out)
-        self._by_family = any(fans_out)
+        self._upstream = upstream or [(), *((number,) for number in range(len(self.stages) - 1))]
+        self._by_family = any(fans_out) or is_traced
         self.source_items = 0
         self.values = 0  # handed to the consumer; differs from `delivered` only where one item may become many
         self.delivered = 0
@@ -103,7 +111,12 @@ class Ledger:
 
     def reject(self, stage: int) -> None:
         """A source item never reached a worker: it failed in ``stage``, outside of any."""
+        self.stages[stage].entered += 1
         self.stages[stage].failed += 1
+
+    def lose(self, stage: int, count: int) -> None:
+        """``count`` results of a branch of a mix have no match."""
+        self.stages[stage].lost += count
 
     def unpackable(self, stage: int, count: int) -> None:
         """``count`` results of ``stage`` reached the parent and could not be unpacked there: they failed after all."""
@@ -189,13 +202,14 @@ class Ledger:
         Raises:
             InternalError: they do not balance; the message tells where and shows the books.
         """
-        entered = self.source_items
-        for book in self.stages:
+        for book, giving in zip(self.stages, self._upstream, strict=True):
             if book.entered != book.processed + book.left:
                 self._fail(f"L1: {book.name}: {book.entered} entered, {book.processed} processed, {book.left} left")
-            if book.entered != entered:
-                self._fail(f"L3: {book.name}: {book.entered} entered, {entered} were given on to it")
-            entered = book.given
+            given = [self.stages[number].given - self.stages[number].lost for number in giving] or [self.source_items]
+            for entered in given:
+                if book.entered != entered:
+                    self._fail(f"L3: {book.name}: {book.entered} entered, {entered} were given on to it")
+        entered = self.stages[-1].given
         for book, fans_out in zip(self.stages, self._fans_out, strict=True):
             if not fans_out and book.given != book.succeeded:
                 self._fail(f"L3: {book.name}: {book.succeeded} succeeded, {book.given} were given on")

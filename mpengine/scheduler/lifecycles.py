@@ -53,6 +53,7 @@ class BatchState(enum.Enum):
     READY = "ready"
     TAKEN = "handed over"
     ASIDE = "at the error handler"
+    FORKED = "in a mix"
     SETTLED = "settled"
 
 
@@ -95,6 +96,7 @@ BATCH: Final[dict[tuple[BatchState, BatchMove], BatchState]] = {
     (BatchState.READY, BatchMove.SETTLE): BatchState.SETTLED,
     (BatchState.TAKEN, BatchMove.SETTLE): BatchState.SETTLED,
     (BatchState.ASIDE, BatchMove.SETTLE): BatchState.SETTLED,
+    (BatchState.FORKED, BatchMove.SETTLE): BatchState.SETTLED,
 }
 
 S = TypeVar("S", bound=enum.Enum)

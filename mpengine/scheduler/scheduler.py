@@ -13,7 +13,7 @@ S4. A report is held against what was asked for before any of it is believed (K9
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mpengine.policies import ErrorPolicy
@@ -22,7 +22,7 @@ from mpengine.scheduler.batching import MAX_BATCH, BatchSizer
 from mpengine.scheduler.crew import CREDIT, Crew
 from mpengine.scheduler.deaths import Deaths
 from mpengine.scheduler.dispatching import Dispatcher
-from mpengine.scheduler.lifecycles import RUN, BatchState, RunMove, RunState, WorkerMove, follow
+from mpengine.scheduler.lifecycles import RUN, RunMove, RunState, WorkerMove, follow
 from mpengine.scheduler.reports import is_possible
 from mpengine.scheduler.stock import Stock
 from mpengine.scheduler.verdicts import Verdicts
@@ -116,6 +116,7 @@ class Scheduler:
         self.version += 1
         try:
             self._handlers[type(event)](event)
+            self._join_complete()
             self._heed_failures()
             if self.state is RunState.RUNNING:
                 self._advance()
@@ -155,21 +156,26 @@ class Scheduler:
 
     def _on_source_packed(self, event: events.SourcePacked) -> None:
         self.requested = max(0, self.requested - event.pulled)
-        first = self.ledger.source_items
+        indices, families = self.stock.admit(event.pulled)
         if self.state is not RunState.RUNNING:  # pulled while the run was being cancelled (S3)
-            self.stock.leave(self.stock.admit(event.payload, event.pulled, set(), event.size_bytes))
+            self.stock.add_source(events.Chunk(event.payload, event.pulled), indices, families)
+            self.stock.leave_all()
+            self.stock.release(families)
             return
-        unpacked = {failure.position for failure in event.failures}
-        batch = self.stock.admit(event.payload, event.pulled, unpacked, event.size_bytes)
+        failures = sorted(event.failures, key=lambda failure: failure.position)
         errors = []
-        for number, failure in enumerate(sorted(event.failures, key=lambda failure: failure.position)):
-            self.ledger.reject(0)
-            error = self._verdicts.judge(0, failure, first + failure.position, None, batch.families)
+        for failure in failures:
+            for chain in self.plan.entrance:
+                self.ledger.reject(self.plan.chains[chain].first_stage)
+            error = self._verdicts.judge(0, failure, indices[failure.position], None, families)
             if error is not None:
-                errors.append((failure.position - number, error))  # its place among those that could be packed
-        self.stock.interleave(batch, errors)
-        if batch.count == 0:
-            self.stock.settle(batch)
+                errors.append((failure.position, error))
+        chunk = events.Chunk(event.payload, event.pulled - len(failures), size_bytes=event.size_bytes)
+        if failures:
+            lacking = {failure.position for failure in failures}
+            chunk = replace(chunk, positions=[place for place in range(event.pulled) if place not in lacking])
+        self.stock.add_source(chunk, indices, families, errors)
+        self.stock.release(families)
 
     def _on_source_ended(self, event: events.SourceEnded) -> None:  # noqa: ARG002 - the table of handlers wants it
         self.source_ended = True
@@ -190,9 +196,7 @@ class Scheduler:
         self.state = follow(RUN, self.state, RunMove.CANCEL, reason)
         self.reason = reason
         self._verdicts.is_over = True
-        for batch in list(self.stock.batches.values()):
-            if batch.state is not BatchState.TAKEN:  # what was handed over, the consumer still gets
-                self.stock.leave(batch)
+        self.stock.leave_all()
         self._out.append(commands.CancelRun(reason, error, failure))
 
     def _advance(self) -> None:
@@ -215,12 +219,14 @@ class Scheduler:
 
     def _pull(self) -> None:
         """Ask the source for what the first chain can use (S2)."""
-        settings, sizer = self.settings, self.sizers[0]
-        size = sizer.size
+        settings, entrance = self.settings, self.plan.entrance
+        sizer = min((self.sizers[chain] for chain in entrance), key=lambda sizer: sizer.size)
+        buffer = self.backlog.buffer_of(entrance)
+        size = min(sizer.size, buffer)
         under_way = self.stock.open_items + self.requested
-        waiting = self.backlog.waiting[0] + self.requested
-        takers = self.crew.size_for(0) * CREDIT
-        room = min(takers * size, self.plan.chains[0].buffer) - waiting
+        waiting = self.backlog.level(entrance) + self.requested
+        takers = max(map(self.crew.size_for, entrance)) * CREDIT
+        room = min(takers * size, buffer) - waiting
         room = min(room, self.window - under_way)
         if sizer.item_bytes and under_way:
             free = (settings.max_bytes - self.stock.held_bytes) / sizer.item_bytes
@@ -288,8 +294,7 @@ class Scheduler:
         for failure in event.failures:
             stage = chain.first_stage + failure.stage
             self.ledger.note_ending(stage, failure.how)
-            index = batch.origin[failure.position]
-            error = self._verdicts.judge(stage, failure, index, event.worker_id, batch.families)
+            error = self._verdicts.judge_in(batch, stage, failure, event.worker_id)
             if error is not None:
                 errors.append((failure.position, error))
         self.stock.add_results(batch, event.chunks, errors)
@@ -306,6 +311,22 @@ class Scheduler:
         if event.kill is not None:
             self._heed_failures()  # they came first
             self._cancel(event.kill)
+
+    def _join_complete(self) -> None:
+        """Put together what has been through all branches of a mix."""
+        complete = self.stock.complete
+        while complete:
+            joint = complete.pop()
+            if self.state is not RunState.RUNNING:
+                continue
+            errors = []
+            for failed in joint.first_failures():
+                index = joint.place.origin[failed.position]
+                families = joint.place.families
+                error = self._verdicts.judge(failed.stage, failed.failure, index, failed.worker_id, families)
+                if error is not None:
+                    errors.append((failed.position, error))
+            self.stock.join(joint, errors)
 
     def _on_delivery_taken(self, event: events.DeliveryTaken) -> None:
         batch = self.stock.batches.get(event.batch_id)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mpengine.scheduler.backlog import Backlog
-from mpengine.scheduler.batches import Batch, Family, trace
+from mpengine.scheduler.batches import Batch, Family, Joint, Piece, trace
+from mpengine.scheduler.events import Chunk
 from mpengine.scheduler.ledger import Ledger
 from mpengine.scheduler.lifecycles import BatchMove, BatchState
 from mpengine.scheduler.ordering import ArrivalOrder, InputOrder
-from mpengine.scheduler.payloads import Spliced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from mpengine.scheduler.batches import Families
     from mpengine.scheduler.commands import ReportFailure
     from mpengine.scheduler.crew import Worker
-    from mpengine.scheduler.events import Chunk
     from mpengine.scheduler.ordering import Order
 
 
@@ -37,6 +37,7 @@ class Stock:
         order: the order in which results leave.
         ledger: the books.
         held_bytes: what all payloads under way weigh.
+        complete: mixed items that no branch is at any more, waiting to be put together.
         taken: results that were handed over and that the consumer has not acknowledged.
     """
 
@@ -47,7 +48,11 @@ class Stock:
         self.batches: dict[int, Batch] = {}
         self.backlog = Backlog(plan.chains, out_buffer)
         self.order: Order = InputOrder() if ordered else ArrivalOrder()
-        self.ledger = Ledger([stage.name for stage in plan.stages], [stage.is_generator for stage in plan.stages])
+        stages = plan.stages
+        fans_out = [stage.is_generator for stage in stages]
+        names = [stage.name for stage in stages]
+        self.ledger = Ledger(names, fans_out, plan.upstream, is_traced=plan.is_traced)
+        self.complete: list[Joint] = []
         self.held_bytes = 0
         self.taken = 0
         self._next_id = 0
@@ -59,20 +64,32 @@ class Stock:
 
     # ------------------------------------------------------------------ coming in
 
-    def admit(self, payload: Any, pulled: int, unpacked: set[int], size_bytes: int) -> Batch:
-        """Take in ``pulled`` source items, those at the places ``unpacked`` excepted, which the payload lacks."""
+    def admit(self, pulled: int) -> tuple[range, Families]:
+        """Take in ``pulled`` source items; return their indices, and the family that traces them, should one have to.
+
+        The family is held open until ``release``.
+        """
         first = self.ledger.source_items
         indices = range(first, first + pulled)
         self.ledger.source_items += pulled
-        self.ledger.enter(0, pulled)
-        origin: Sequence[int] = indices
-        if unpacked:
-            origin = [index for place, index in enumerate(indices) if place not in unpacked]
-        families = (Family(indices),) if self.plan.fans_out else ()
-        batch = self._adopt(Batch(self._new_id(), 0, payload, origin, 0, len(origin), size_bytes, families=families))
-        self.order.append(batch)
-        self.backlog.put(batch)
-        return batch
+        families = (Family(indices, live=1),) if self.plan.is_traced else ()
+        return indices, families
+
+    def release(self, families: Families) -> None:
+        """Nothing more of ``families`` will come; close the books on those of which nothing is under way."""
+        for family in families:
+            family.live -= 1
+            if family.live == 0:
+                self.ledger.close_family(family)
+
+    def add_source(
+        self, chunk: Chunk, indices: Sequence[int], families: Families, errors: Sequence[tuple[int, Batch]] = ()
+    ) -> list[Batch]:  # fmt: skip
+        """Take in what the source gave; ``errors`` as for ``add_results``."""
+        children = self._lay_out(self.plan.entrance, chunk, indices, families, errors)
+        for child in children:
+            self.order.append(child)
+        return children
 
     def add_results(
         self, parent: Batch, chunks: Sequence[Chunk], errors: Sequence[tuple[int, Batch]] = ()
@@ -84,52 +101,105 @@ class Stock:
             chunks: its results.
             errors: what takes the places of items that failed (see ``emit``), by their positions in the payload.
         """
+        if parent.joint is not None:
+            for chunk in chunks:
+                self._add_piece(parent.joint, parent.chain, chunk)
+            return
         later = deque(sorted(errors, key=lambda error: error[0]))
+        following = self.plan.chains[parent.chain].following
         children: list[Batch] = []
-        for chunk in chunks:
-            if chunk.count == 0:
-                continue
-            origin = trace(parent.origin, chunk.first, chunk.count, chunk.positions)
-            start = 0
-            if later and self.ordered:  # a result behind an error is cut off from those before it
-                places = chunk.positions or range(chunk.first, chunk.first + chunk.count)
-                while later and later[0][0] < places[-1]:
-                    position, error = later.popleft()
-                    end = bisect_right(places, position)
-                    if end > start:
-                        children.append(self._add_window(parent, chunk, origin, start, end))
-                    children.append(error)
-                    start = end
-            children.append(self._add_window(parent, chunk, origin, start, chunk.count))
+        for number, chunk in enumerate(chunks, 1):
+            mine = later if number == len(chunks) else _before(later, chunk)
+            children += self._lay_out(following, chunk, parent.origin, parent.families, mine)
+            later = later if mine is not later else deque()
         children += [error for _, error in later]
         self.order.insert(children, ahead_of=parent)
 
-    def _add_window(self, parent: Batch, chunk: Chunk, origin: Sequence[int], lo: int, hi: int) -> Batch:
-        chain = parent.chain + 1
-        is_result = chain == len(self.plan.chains)
+    def _lay_out(
+        self, following: Sequence[int], chunk: Chunk, origin: Sequence[int], families: Families,
+        errors: Sequence[tuple[int, Batch]],
+    ) -> list[Batch]:  # fmt: skip
+        """Return a chunk as batches for the ``following`` chains, with ``errors`` among them; not in the order yet."""
+        children: list[Batch] = []
+        indices = trace(origin, chunk.first, chunk.count, chunk.positions)
+        start = 0
+        if errors and self.ordered and chunk.count:  # a result behind an error is cut off from those before it
+            places = chunk.positions or range(chunk.first, chunk.first + chunk.count)
+            for position, error in errors:
+                end = bisect_right(places, position)
+                if end > start:
+                    children.append(self._add_window(following, chunk, indices, start, end, families))
+                children.append(error)
+                start = end
+        else:
+            children += [error for _, error in errors]
+        if start < chunk.count:
+            children.append(self._add_window(following, chunk, indices, start, chunk.count, families))
+        return children
+
+    def _add_window(
+        self, following: Sequence[int], chunk: Chunk, origin: Sequence[int], lo: int, hi: int, families: Families
+    ) -> Batch:
         weight = chunk.size_bytes * hi // chunk.count - chunk.size_bytes * lo // chunk.count
-        child = self._adopt(
-            Batch(
-                self._new_id(), chain, chunk.payload, origin, lo, hi, weight,
-                BatchState.READY if is_result else BatchState.QUEUED, families=parent.families,
-            )
-        )  # fmt: skip
-        if not is_result:
-            self.ledger.enter(self.plan.chains[chain].first_stage, child.count)
+        chains = self.plan.chains
+        if len(following) > 1 or (following and chains[following[0]].joined_by is not None):
+            return self._fork(following, chunk, origin, lo, hi, families, weight)
+        chain = following[0] if following else len(chains)
+        state = BatchState.QUEUED if following else BatchState.READY
+        child = self.adopt(Batch(self.new_id(), chain, chunk.payload, origin, lo, hi, weight, state, families=families))
+        if following:
+            self.ledger.enter(chains[chain].first_stage, child.count)
             self.backlog.put(child)
         return child
 
-    def interleave(self, batch: Batch, errors: Sequence[tuple[int, Batch]]) -> None:
-        """Put ``errors`` (see ``emit``) between the items of a queued ``batch``, by their places among these."""
-        first = []
-        for place, error in reversed(errors):  # the earlier part stays in `batch`
-            if place <= batch.lo:
-                first.append(error)
-            elif place >= batch.hi:
-                self.order.insert_behind(batch, error)
-            else:
-                self.order.insert([error], ahead_of=self.split(batch, place))
-        self.order.insert(reversed(first), ahead_of=batch)
+    def _fork(  # noqa: PLR0913, PLR0917 - as above
+        self, branches: Sequence[int], chunk: Chunk, origin: Sequence[int], lo: int, hi: int, families: Families,
+        weight: int,
+    ) -> Batch:  # fmt: skip
+        """Give each branch of a mix a batch of the same items; return the one that holds their place in the order."""
+        chains = self.plan.chains
+        merging = chains[branches[0]].joined_by
+        assert merging is not None  # noqa: S101 - that is what makes them branches
+        place = self.adopt(
+            Batch(
+                self.new_id(), merging, chunk.payload, origin, lo, hi, weight, BatchState.FORKED, families=families
+            )
+        )  # fmt: skip
+        joint = Joint(place, tuple(branches))
+        place.joint = joint
+        for branch in branches:
+            self.backlog.put(
+                self.adopt(
+                    Batch(
+                        self.new_id(), branch, chunk.payload, origin, lo, hi, weight, families=families, joint=joint
+                    )
+                )
+            )  # fmt: skip
+            self.ledger.enter(chains[branch].first_stage, hi - lo)
+        return place
+
+    def _add_piece(self, joint: Joint, branch: int, chunk: Chunk) -> None:
+        if chunk.count:
+            positions = chunk.positions or range(chunk.first, chunk.first + chunk.count)
+            joint.pieces.setdefault(branch, []).append(Piece(chunk.payload, positions))
+            joint.place.size_bytes += chunk.size_bytes
+            self.held_bytes += chunk.size_bytes
+
+    def join(self, joint: Joint, errors: Sequence[tuple[int, Batch]]) -> None:
+        """Put together what the branches of a mix have made of the same items, for the chain that merges them."""
+        place = joint.place
+        positions = joint.common()
+        self._lose(joint, len(positions))
+        weight = place.size_bytes
+        chunk = Chunk(joint.zipped(positions), len(positions), size_bytes=weight)
+        if positions:
+            chunk = replace(chunk, first=positions[0], positions=positions)
+        self.order.insert(self._lay_out((place.chain,), chunk, place.origin, place.families, errors), ahead_of=place)
+        self.settle(place)
+
+    def _lose(self, joint: Joint, joined: int) -> None:
+        for branch in joint.branches:
+            self.ledger.lose(self.plan.chains[branch].first_stage, joint.given(branch) - joined)
 
     def emit(self, report: ReportFailure, families: Families) -> Batch:
         """Return a result that stands for an item that failed; the caller puts it into the order."""
@@ -142,18 +212,22 @@ class Stock:
     def _make_lone(self, report: ReportFailure, state: BatchState, families: Families) -> Batch:
         mine = tuple(family for family in families if report.index in family.indices)
         chain = len(self.plan.chains)
-        return self._adopt(Batch(self._new_id(), chain, report, (report.index,), 0, 1, state=state, families=mine))
+        return self.adopt(Batch(self.new_id(), chain, report, (report.index,), 0, 1, state=state, families=mine))
 
-    def _new_id(self) -> int:
+    def new_id(self) -> int:
+        """Return a number that no batch has."""
         self._next_id += 1
         return self._next_id
 
-    def _adopt(self, batch: Batch) -> Batch:
+    def adopt(self, batch: Batch) -> Batch:
+        """Keep ``batch`` from now on, and count it; return it."""
         self.batches[batch.batch_id] = batch
         self.backlog.alive[batch.chain] += batch.count
         self.held_bytes += batch.size_bytes
         for family in batch.families:
             family.live += 1
+        if batch.joint is not None:
+            batch.joint.open += 1
         return batch
 
     # ------------------------------------------------------------------ changing hands
@@ -213,55 +287,18 @@ class Stock:
         self.backlog.take(batch)
         weight = batch.size_bytes * (at - batch.lo) // batch.count
         rest = Batch(
-            self._new_id(), batch.chain, batch.payload, batch.origin, at, batch.hi, batch.size_bytes - weight,
-            careful=batch.careful, families=batch.families,
+            self.new_id(), batch.chain, batch.payload, batch.origin, at, batch.hi, batch.size_bytes - weight,
+            careful=batch.careful, families=batch.families, joint=batch.joint,
         )  # fmt: skip
         self.backlog.alive[batch.chain] -= rest.count
         self.held_bytes -= rest.size_bytes
         batch.hi, batch.size_bytes = at, weight
-        self._adopt(rest)
-        self.order.insert_behind(batch, rest)
+        self.adopt(rest)
+        if batch.joint is None:
+            self.order.insert_behind(batch, rest)
         self.backlog.put(rest, in_front=True)
         self.backlog.put(batch, in_front=True)
         return rest
-
-    def splice(self, batch: Batch, wanted: int) -> Batch:
-        """Join ``batch``, which is queued, with its queued neighbours, for up to ``wanted`` items."""
-        members = [batch]
-        total = batch.count
-        while total < wanted and (following := self._neighbour(members[-1])) is not None:
-            if total + following.count > wanted:
-                self.split(following, following.lo + wanted - total)
-            members.append(following)
-            total += following.count
-        if len(members) == 1:
-            return batch
-        parts = tuple(part for member in members for part in _parts_of(member))
-        origin = [index for member in members for index in member.indices()]
-        families = tuple(dict.fromkeys(family for member in members for family in member.families))
-        weight = sum(member.size_bytes for member in members)
-        joined = self._adopt(
-            Batch(self._new_id(), batch.chain, Spliced(parts), origin, 0, total, weight, families=families)
-        )
-        self.order.insert([joined], ahead_of=batch)
-        for member in members:
-            self.settle(member)
-        self.backlog.put(joined, in_front=True)
-        return joined
-
-    def neighbours(self, batch: Batch, wanted: int) -> int:
-        """Return how many items ``splice`` would join, or ``wanted`` if there are more."""
-        total, last = batch.count, batch
-        while total < wanted and (following := self._neighbour(last)) is not None:
-            total, last = total + following.count, following
-        return min(total, wanted)
-
-    def _neighbour(self, batch: Batch) -> Batch | None:
-        """Return the queued batch whose items come right behind those of ``batch``, if there is one to be joined."""
-        following = batch.behind if self.ordered else self.backlog.following(batch)
-        if following is None or following.state is not BatchState.QUEUED or following.chain != batch.chain:
-            return None
-        return following if following.is_plain else None
 
     def _hold(self, batch: Batch) -> None:
         self.backlog.running[batch.chain] += batch.count
@@ -298,30 +335,35 @@ class Stock:
         del self.batches[batch.batch_id]
         self.backlog.alive[batch.chain] -= batch.count
         self.held_bytes -= batch.size_bytes
-        for family in batch.families:
-            family.live -= 1
-            if family.live == 0:
-                self.ledger.close_family(family)
+        if batch.joint is not None and batch.joint.place is not batch:
+            batch.joint.open -= 1
+            if batch.joint.open == 0:
+                self.complete.append(batch.joint)
+        self.release(batch.families)
+
+    def leave_all(self) -> None:
+        """A cancelled run leaves everything behind; but what was handed over, the consumer still gets."""
+        for batch in list(self.batches.values()):
+            if batch.state is not BatchState.TAKEN:
+                self.leave(batch)
+        self.complete.clear()  # what was left of a mix is not put together any more
 
     def leave(self, batch: Batch) -> None:
         """A cancelled run leaves ``batch`` behind."""
-        if batch.state is BatchState.ASIDE:
+        if batch.state in (BatchState.ASIDE, BatchState.FORKED):
             self.ledger.abandon(batch)
+            if batch.joint is not None:
+                self._lose(batch.joint, 0)
         else:
             is_result = batch.chain == len(self.plan.chains)
             self.ledger.leave(None if is_result else self.plan.chains[batch.chain].first_stage, batch)
         self.settle(batch)
 
 
-def _parts_of(batch: Batch) -> list[tuple[Any, int, int]]:
-    """Return the windows of plain payloads that ``batch`` consists of."""
-    if not isinstance(batch.payload, Spliced):
-        return [(batch.payload, batch.lo, batch.hi)]
-    parts = []
-    start = 0
-    for payload, lo, hi in batch.payload.parts:
-        first, last = max(batch.lo, start), min(batch.hi, start + hi - lo)
-        if first < last:
-            parts.append((payload, lo + first - start, lo + last - start))
-        start += hi - lo
-    return parts
+def _before(errors: deque[tuple[int, Batch]], chunk: Chunk) -> list[tuple[int, Batch]]:
+    """Take out and return the errors whose places are among those of the chunk, or before them."""
+    last = chunk.positions[-1] if chunk.positions else chunk.first + chunk.count - 1
+    found = []
+    while errors and errors[0][0] < last:
+        found.append(errors.popleft())
+    return found

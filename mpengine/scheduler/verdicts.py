@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpengine.policies import ErrorPolicy
 from mpengine.scheduler import commands
+from mpengine.scheduler.batches import BranchFailure
 
 if TYPE_CHECKING:
     from mpengine.plan import Plan
@@ -67,6 +68,14 @@ class Verdicts:
             case ErrorPolicy.DROP | ErrorPolicy.SIDE:
                 pass
         self._stock.ledger.fail(report, families)
+        return None
+
+    def judge_in(self, batch: Batch, stage: int, failure: Failure, worker_id: int | None) -> Batch | None:
+        """As ``judge``, for an item of ``batch``: in a branch of a mix, only once all branches are through with it."""
+        index = batch.origin[failure.position]
+        if batch.joint is None or self._policies[stage] is ErrorPolicy.RAISE:
+            return self.judge(stage, failure, index, worker_id, batch.families)
+        batch.joint.failures.append(BranchFailure(failure.position, stage, failure, worker_id))
         return None
 
     def note_emitted(self, stage: int, failure: Failure, index: int, families: Families) -> None:

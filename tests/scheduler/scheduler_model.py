@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from scheduler_world import mixed
+
 from mpengine.policies import ErrorPolicy
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.batches import BatchState
@@ -39,18 +41,29 @@ class Watch:
         bypass = 1 if world.shape.ordered else 0  # B3
         for chain in world.plan.chains:
             number = chain.index
-            level = backlog.waiting[number] + (backlog.promised[number - 1] if number else world.scheduler.requested)
-            if died:  # what the worker held waits again
-                self.ceilings[number] = max(self.ceilings[number], level)
-            elif level <= chain.buffer:
-                self.ceilings[number] = chain.buffer
-            assert level <= self.ceilings[number] + (bypass if number else 0), f"B1: {level} before chain {number}"
+            if not chain.joins and number <= (chain.joined_by or number):
+                self._check_level(chain, bypass, died=died)
             limit = backlog.limits[number]
             if limit is not None and any(self._asks_for_results(command, number) for command in world.commands):
                 behind = sum(backlog.alive[number + 1 :]) + backlog.promised[number]
                 assert behind <= limit + bypass, f"B2: {behind} behind chain {number}"
         stock = world.scheduler.stock
         assert stock.open_items + world.scheduler.requested <= world.scheduler.window, "S2: the source leads too far"
+
+    def _check_level(self, chain, bypass, *, died):
+        """B1: what waits before a chain, or is in a mix, and what may still come."""
+        plan, backlog = self.world.plan, self.world.scheduler.backlog
+        number, merging = chain.index, chain.joined_by
+        chains = (number,) if merging is None else plan.chains[merging].joins
+        feeding = [other.index for other in plan.chains if number in other.following]
+        coming = sum(backlog.promised[other] for other in feeding) if feeding else self.world.scheduler.requested
+        level = backlog.level(chains) + coming
+        buffer = backlog.buffer_of(chains)
+        if died:  # what the worker held waits again
+            self.ceilings[number] = max(self.ceilings[number], level)
+        elif level <= buffer:
+            self.ceilings[number] = buffer
+        assert level <= self.ceilings[number] + (bypass if feeding else 0), f"B1: {level} before chain {number}"
 
     def _asks_for_results(self, command, chain):
         if not isinstance(command, commands.Dispatch | commands.Resume) or command.budget == 1:
@@ -78,6 +91,7 @@ def check_places(world):
             BatchState.READY: None,
             BatchState.TAKEN: "outside",
             BatchState.ASIDE: "aside",
+            BatchState.FORKED: None,
         }[batch.state]
         assert [place for place, there in places.items() if there] == ([wanted] if wanted else []), batch
         is_through = batch.state in (BatchState.READY, BatchState.TAKEN, BatchState.ASIDE)
@@ -134,7 +148,12 @@ def check_order(world):
     """The order holds what is under way and nothing else, and its links agree in both directions."""
     stock = world.scheduler.stock
     elsewhere = (BatchState.TAKEN, BatchState.ASIDE)
-    under_way = [batch for batch in stock.batches.values() if batch.state not in elsewhere]
+    under_way = [
+        batch
+        for batch in stock.batches.values()
+        if batch.state not in elsewhere and (batch.joint is None or batch.joint.place is batch)
+    ]
+    check_joints(stock)
     if not world.shape.ordered:
         assert not stock.order._ready
         return
@@ -145,6 +164,19 @@ def check_order(world):
     for before, batch in zip([None, *listed], listed, strict=False):
         assert batch.before is before
     assert not (world.scheduler.state is RunState.RUNNING and listed and listed[0].state is BatchState.READY)
+
+
+def check_joints(stock):
+    """Each place in a mix knows how many batches its branches still have, and the others know their place."""
+    branches = Counter(
+        batch.joint for batch in stock.batches.values() if batch.joint and batch.joint.place is not batch
+    )
+    for batch in stock.batches.values():
+        if batch.state is BatchState.FORKED:
+            assert batch.joint.place is batch
+            assert 0 < batch.joint.open == branches.pop(batch.joint)
+    assert not branches
+    assert not stock.complete
 
 
 # ---------------------------------------------------------------------- at the end
@@ -164,6 +196,9 @@ class Sequential:
     def _fail(self, stage, index):
         """Note a failure; return what takes the item's place."""
         self.failed[stage] += 1
+        return self._verdict(stage, index)
+
+    def _verdict(self, stage, index):
         policy = self.world.plan.stages[stage].policy
         if policy is ErrorPolicy.EMIT:
             self.fates["delivered"].add(index)
@@ -173,13 +208,43 @@ class Sequential:
 
     def _source_item(self, value):
         if self.world.is_unpackable(value):
-            return self._fail(0, value[0])
-        return self._through(0, value)
+            for chain in self.world.plan.entrance:
+                self.failed[self.world.plan.chains[chain].first_stage] += 1
+            return self._verdict(0, value[0])
+        return self._into(self.world.plan.entrance, value)
+
+    def _into(self, following, value):
+        """Take a value into the chains that follow: none, one, or the branches of a mix."""
+        chains = self.world.plan.chains
+        if not following:
+            return self._consume(value)
+        if chains[following[0]].joined_by is None:
+            return self._through(following[0], value)
+        results = []
+        failed = []
+        for branch in following:
+            found, stage = self._branch(branch, value)
+            results += found
+            failed += [] if stage is None else [stage]
+        if failed:
+            return self._verdict(failed[0], value[0])
+        if len(results) < len(following):
+            return []
+        return self._through(chains[following[0]].joined_by, mixed(results))
+
+    def _branch(self, number, value):
+        """Return what a branch gives, and the stage it fails in, if it does."""
+        world, stage = self.world, self.world.plan.chains[number].first_stage
+        passage = world.nature.passage(number, value)
+        if (number, value) in world.crashed or passage.end == "fail":
+            self.failed[stage] += 1
+            return [], stage
+        self.succeeded[stage] += passage.end == "done"
+        self.skipped[stage] += passage.end == "skip"
+        return list(passage.results), None
 
     def _through(self, number, value):
         world = self.world
-        if number == len(world.plan.chains):
-            return self._consume(value)
         chain = world.plan.chains[number]
         passage = world.nature.passage(number, value)
         stage, end, results = passage.stage, passage.end, passage.results
@@ -193,7 +258,7 @@ class Sequential:
         elif end == "skip":
             self.skipped[chain.first_stage + stage] += 1
         error = self._fail(chain.first_stage + stage, value[0]) if end == "fail" else []
-        return [found for result in results for found in self._through(number + 1, result)] + error
+        return [found for result in results for found in self._into(chain.following, result)] + error
 
     def _consume(self, value):
         world = self.world
@@ -234,7 +299,10 @@ def check_end(world):
     check_figures(world.scheduler)
     for index, book in enumerate(ledger.stages):
         endings = Counter(report.failure.how for report in world.reports if report.stage == index)
-        assert (book.crashed, book.timed_out) == (endings[Ending.CRASHED], endings[Ending.TIMED_OUT])
+        told = (endings[Ending.CRASHED], endings[Ending.TIMED_OUT])
+        # An item that has failed in two branches of a mix is told of once.
+        assert world.is_branch(index) or (book.crashed, book.timed_out) == told
+        assert book.crashed + book.timed_out >= sum(told)
 
 
 def _check_stages(world, ledger, model):

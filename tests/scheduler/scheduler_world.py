@@ -11,13 +11,14 @@ import zlib
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 
+from mpengine.mixes import Mix
 from mpengine.plan import make_plan
 from mpengine.policies import ErrorPolicy
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.crew import CREDIT
 from mpengine.scheduler.events import Ending, Progress
 from mpengine.scheduler.lifecycles import RunState
-from mpengine.scheduler.payloads import Spliced
+from mpengine.scheduler.payloads import Spliced, Zipped
 from mpengine.scheduler.scheduler import Scheduler, Settings
 from mpengine.stages import Stage
 
@@ -39,18 +40,29 @@ class StageShape:
     retries: int = 0
     once: bool = False
     batch: int | None = None
+    mixes: int = 0  # so many branches; 0: a plain stage
 
     def build(self, number):
+        if self.mixes:
+            merge = Stage(one_to_one, name=f"m{number}", buffer=self.buffer, on_error=self._drop)
+            return Mix(tuple(self._stage(f"s{number}{'abc'[branch]}") for branch in range(self.mixes)), merge)
+        return self._stage(f"s{number}")
+
+    @property
+    def _drop(self):
+        return "raise" if self.policy == "raise" else "drop"
+
+    def _stage(self, name):
         return Stage(
-            one_to_many if self.fans_out else one_to_one,
-            name=f"s{number}",
+            one_to_many if self.fans_out and not self.mixes else one_to_one,
+            name=name,
             workers=self.workers,
             buffer=self.buffer,
             on_error=self.policy,
             error_handler=repr if self.policy == "side" else None,
             retries=0 if self.once else self.retries,
             idempotent=not self.once,
-            batch=None if self.fans_out else self.batch,
+            batch=None if self.fans_out and not self.mixes else self.batch,
         )
 
 
@@ -264,9 +276,10 @@ class World:
                 assert report.policy is ErrorPolicy.SIDE
                 self.aside.append((batch_id, report))
             case commands.Deliver(batch_id, payload, lo, hi, origin):
-                assert [origin[place] for place in range(lo, hi)] == [value[0] for value in payload[lo:hi]]
-                self.handed += payload[lo:hi]
-                self.outlet.append((batch_id, payload, lo, hi))
+                items = items_of(payload)
+                assert [origin[place] for place in range(lo, hi)] == [value[0] for value in items[lo:hi]]
+                self.handed += items[lo:hi]
+                self.outlet.append((batch_id, items, lo, hi))
 
     def _dispatch(self, command):
         worker = self.workers[command.worker_id]
@@ -401,17 +414,25 @@ class World:
                 tried = worker.jobs[batch_id].attempted
                 attempt = 1 + tried[1] if tried[0] == stage else 1
             self._expect_blame(worker, batch_id, position, stage, death, attempt)
-            self._expect_nothing_twice(worker, batch_id, death)
+        self._expect_nothing_twice(worker, batch_id, death)
         self.workers[number] = FakeWorker()
         self.tell(
             events.WorkerDied, number, "SIGKILL", batch_id, position, stage, "", death.in_setup,
             attempt, death.timed_out, death.is_torn,
         )  # fmt: skip
-        new = [report for report in self.reports if report.failure.how is not Ending.RAISED]
+        new = [
+            report
+            for report in self.reports
+            if report.failure.how is not Ending.RAISED and not self.is_branch(report.stage)
+        ]
         new = [(report.index, report.stage) for report in new[self._crashes :]]
         self._crashes += len(new)
         assert sorted(new) == sorted(self._expected_crash)
         assert self.cancels or max(self.setup_deaths.values(), default=0) <= self.shape.crash_retries
+
+    def is_branch(self, stage):
+        """Whether a stage is a branch of a mix."""
+        return any(chain.joined_by is not None and chain.first_stage == stage for chain in self.plan.chains)
 
     def _is_begun(self, job):
         return not job.suspended and (job.chain, job.items[job.position]) in self.begun
@@ -447,6 +468,8 @@ class World:
 
     def _expect_crash(self, key, stage):
         self.crashed[key] = stage, self.sent.get(key, 0)
+        if self.plan.chains[key[0]].joined_by is not None:
+            return  # told when all branches are through with the item
         self._expected_crash.append((key[1][0], self.plan.chains[key[0]].first_stage + stage))
 
     # ------------------------------------------------------------------ the consumer
@@ -491,7 +514,19 @@ def items_of(payload):
     """What a worker makes of a payload that is made of others."""
     if isinstance(payload, Spliced):
         return [value for part, lo, hi in payload.parts for value in part[lo:hi]]
+    if isinstance(payload, Zipped):
+        branches = [
+            [value for piece, picks in pieces for value in (piece if picks is None else [piece[n] for n in picks])]
+            for pieces in payload.branches
+        ]
+        return [mixed(values) for values in zip(*branches, strict=True)]
     return payload
+
+
+def mixed(values):
+    """What a merging stage is given, as one value: the item's index, and what each branch has made of it."""
+    assert len({value[0] for value in values}) == 1, "values of different items side by side"
+    return (values[0][0], *((*value, number) for number, value in enumerate(values)))
 
 
 def error_value(report):

@@ -29,6 +29,7 @@ stage_shapes = st.builds(
     retries=st.sampled_from([0, 0, 1, 2]),
     once=st.sampled_from([False, False, False, True]),
     batch=st.sampled_from([None, None, 2, 3]),
+    mixes=st.sampled_from([0, 0, 0, 1, 2, 3]),
 )
 seldom = st.sampled_from([0, 0, 30, 200])
 shapes = st.builds(
@@ -205,6 +206,7 @@ def random_shape(draw):
                 draw.choice([0, 0, 1, 2]),
                 draw.random() < 0.2,
                 draw.choice([None, None, None, 2, 3]),
+                draw.choice([0, 0, 0, 0, 1, 2, 3]),
             )
             for _ in range(draw.randint(1, 4))
         ),
