@@ -31,12 +31,23 @@ class JsonLinesSink:
 
     Args:
         fd: the file, which the sink owns from then on.
+        replaces: whether the lines take the place of what the file holds.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, replaces: bool = False) -> None:
         is_regular = stat.S_ISREG(os.fstat(fd).st_mode)
         self._file = cast("IO[bytes]", os.fdopen(fd, "wb", -1 if is_regular else 0))
+        self._empties = replaces and is_regular
         self._written = 0
+
+    def fileno(self) -> int:
+        """Return the number of the file's descriptor."""
+        return self._file.fileno()
+
+    def begin(self) -> None:
+        """Empty the file, if the lines are to take the place of what it holds; until now nothing of it is lost."""
+        if self._empties:
+            self._file.truncate(0)
 
     def write(self, value: object) -> None:
         """Write ``value`` as a line.

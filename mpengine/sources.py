@@ -9,9 +9,11 @@ L2. Descriptors are closed by ``release()`` alone, under the lock that a reading
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import select
+import stat
 import threading
 from typing import TYPE_CHECKING, Self
 
@@ -30,12 +32,23 @@ class LineSource:
         path: the file; None reads standard input.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or is a folder.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._raw = _InterruptibleFile(path)
         self._lines = io.BufferedReader(self._raw, READ_BYTES)
+        self._given_bytes = 0
+
+    @property
+    def given_share(self) -> float | None:
+        """How much of the file its lines have come of, 0 to 1; None where that cannot be told."""
+        total = self._raw.total_bytes
+        return min(1.0, self._given_bytes / total) if total else None
+
+    def fileno(self) -> int:
+        """Return the number of the file's descriptor."""
+        return self._raw.fileno()
 
     def __iter__(self) -> Self:
         """Return the source: its lines can be had once."""
@@ -45,6 +58,7 @@ class LineSource:
         line = self._lines.readline()
         if not line:
             raise StopIteration
+        self._given_bytes += len(line)
         return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
 
     def close(self) -> None:
@@ -67,6 +81,11 @@ class _InterruptibleFile(io.RawIOBase):
 
     def __init__(self, path: Path | None) -> None:
         self._fd = os.dup(0) if path is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.total_bytes = _bytes_ahead(self._fd)
+        except OSError:
+            os.close(self._fd)
+            raise
         self._interrupted_fd, self._interrupting_fd = os.pipe()
         self._reading = threading.Lock()
         self._closing = threading.RLock()
@@ -78,6 +97,9 @@ class _InterruptibleFile(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def fileno(self) -> int:
+        return self._fd
 
     def readinto(self, buffer: object) -> int:
         with self._reading:
@@ -100,3 +122,15 @@ class _InterruptibleFile(io.RawIOBase):
                 self._is_released = True
                 for fd in (self._fd, self._interrupted_fd, self._interrupting_fd):
                     os.close(fd)
+
+
+def _bytes_ahead(fd: int) -> int | None:
+    """Return how many bytes are to be read, where that is known.
+
+    Raises:
+        OSError: it is a folder, which cannot be read at all.
+    """
+    found = os.fstat(fd)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return max(0, found.st_size - os.lseek(fd, 0, os.SEEK_CUR)) if stat.S_ISREG(found.st_mode) else None

@@ -1,0 +1,29 @@
+"""The command line: ``python -m mpengine run pkg.mod:pipeline``, ``map pkg.mod:fn`` and ``doctor``.
+
+Values go to standard output, one JSON value a line; everything meant for a person to standard error.  The exit status:
+
+    0    all good
+    1    the run failed, an item did, or a value could not be written
+    2    wrong usage, said in one line
+    130  after SIGINT
+    143  after SIGTERM
+
+=============  ==================================================================
+``commands``   what can be typed, and what each ending means as an exit status
+``running``    a run, from an open input to an exit status
+``streams``    the standard files, input and output, and what they may not be
+``signals``    SIGINT and SIGTERM while a run goes on
+``progress``   the thread that shows a run while it goes on; it never changes it
+``gauge``      how far a run is, and how fast; pure
+``frames``     that as a table, and as a line
+``figures``    what a run that has ended has to tell
+``doctor``     whether an engine can run here, and why not
+``machine``    what this machine allows
+``trials``     one worker by each start method
+``speech``     lines and tables for the person at the terminal
+=============  ==================================================================
+"""
+
+from mpengine.cli.commands import main
+
+__all__ = ["main"]

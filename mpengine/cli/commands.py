@@ -1,0 +1,182 @@
+"""What can be typed, and what each ending means as an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import operator
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mpengine.cli.running import FAILED, Options, perform
+from mpengine.cli.signals import StoppedError
+from mpengine.cli.speech import give_up_broken_streams, in_one_line, say
+from mpengine.cli.streams import STANDARD, hold_standard_files
+from mpengine.errors import EngineError, PipelineError
+from mpengine.sinks import SinkClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MISUSED = 2
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: the arguments; those of the process by default.
+
+    Returns:
+        The exit status.
+    """
+    hold_standard_files()
+    try:
+        return _run_command(args)
+    finally:
+        give_up_broken_streams()
+
+
+def _run_command(args: Sequence[str] | None) -> int:
+    try:
+        return int(commands.main(args, prog_name="mpengine", standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        with contextlib.suppress(OSError):  # as for every other line: whether it can be read changes nothing
+            error.show()
+        return MISUSED
+    except click.ClickException as error:
+        line, status = error.format_message(), error.exit_code
+    except click.Abort:  # Ctrl-C before the run began, or after it
+        line, status = "interrupted", 128 + signal.SIGINT
+    except PipelineError as error:
+        line, status = str(error), MISUSED
+    except SinkClosedError:
+        return FAILED  # whoever stopped reading knows it
+    except EngineError as error:
+        line, status = str(error), FAILED
+    except StoppedError as error:
+        line, status = str(error), error.status
+    except OSError as error:  # the system has no room for one process more, or the help cannot be written
+        line, status = in_one_line(error), FAILED
+    except SystemExit:  # how click ends when nobody reads its help
+        return FAILED
+    say(line)
+    return status
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mpengine")
+def commands() -> None:
+    """Staged, bounded, crash-proof process pipelines on one machine."""
+
+
+class _PolicyChoice(click.Choice[str]):
+    """The error policies that need nothing but their name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and value.lower() == "side":
+            self.fail("'side' needs an error_handler, which a stage names in the code.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+# Whether a file can be read or written is for opening it to tell.
+_PATH = click.Path(dir_okay=False, readable=False, allow_dash=True, path_type=Path)
+_OPTIONS = (
+    click.option(
+        "-w", "--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes; default: one for each core."
+    ),
+    click.option("--input", type=_PATH, metavar="FILE", help="Items are the lines of FILE; - is standard input."),
+    click.option(
+        "--output", type=_PATH, metavar="FILE", default=STANDARD, help="Write to FILE, not to standard output."
+    ),
+    click.option(
+        "--on-error",
+        type=_PolicyChoice(["raise", "drop", "emit"], case_sensitive=False),
+        default="raise",
+        show_default=True,
+        help="What a failed item means to a stage that does not say so itself.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(["process", "inline"]),
+        default="process",
+        show_default=True,
+        help="Run the stages in worker processes, or all in this one.",
+    ),
+    click.option(
+        "--start-method",
+        type=click.Choice(["forkserver", "spawn", "fork"]),
+        default="forkserver",
+        show_default=True,
+        help="How worker processes are started.",
+    ),
+    click.option("--unordered", is_flag=True, help="Write values as they come, not in the order of the items."),
+    click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor the table at the end."),
+)
+
+
+def _with_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give ``command`` the options that every way to start a run has."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@commands.command()
+@click.argument("target", metavar="PKG.MOD:PIPELINE")
+@_with_options
+@click.option("--summary", metavar="PKG.MOD:FN", help="Show the (label, value) rows that FN returns for all values.")
+def run(target: str, summary: str | None, **options: Any) -> int:
+    """Run a pipeline and write each value that comes out as a line of JSON."""
+    from mpengine.pipeline import Pipeline
+
+    found = _load(target)
+    if not isinstance(found, Pipeline):
+        raise click.UsageError(f"{target} is not a Pipeline but of type {type(found).__name__}")
+    return perform(found, Options(**options), _load_function(summary) if summary else None)
+
+
+@commands.command(name="map")
+@click.argument("target", metavar="PKG.MOD:FN")
+@_with_options
+def map_lines(target: str, **options: Any) -> int:
+    """Call a function with each line of the input and write what it returns as a line of JSON."""
+    from mpengine.pipeline import Pipeline
+
+    function = _load_function(target)
+    options["input"] = options["input"] or STANDARD
+    return perform(Pipeline((), [function]), Options(**options))  # the lines take the place of its source
+
+
+def _load_function(target: str) -> Callable[..., Any]:
+    found = _load(target)
+    if not callable(found):
+        raise click.UsageError(f"{target} is not callable but of type {type(found).__name__}")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _load(target: str) -> Any:
+    """Return what ``package.module:attribute`` names, seen from the current folder."""
+    module_name, _, attribute = target.partition(":")
+    if not module_name or not attribute:
+        raise click.UsageError(f"{target!r} names nothing: write it as package.module:attribute")
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(module_name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a module raises, SystemExit among it
+        raise click.UsageError(f"cannot import {module_name}: {in_one_line(error)}") from error
+    try:
+        return operator.attrgetter(attribute)(module)
+    except AttributeError:
+        raise click.UsageError(f"module {module_name} has no {attribute!r}") from None
+    except Exception as error:  # a module may have a __getattr__ of its own
+        raise click.UsageError(f"cannot get {attribute!r} from {module_name}: {in_one_line(error)}") from error

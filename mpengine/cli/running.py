@@ -1,0 +1,137 @@
+"""A run, from its input to its exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpengine.cli.figures import summarise, tell
+from mpengine.cli.gauge import Gauge
+from mpengine.cli.progress import Progress, choose_screen
+from mpengine.cli.signals import Signals, StoppedError
+from mpengine.cli.streams import open_sink, open_source
+from mpengine.sinks import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mpengine.cli.gauge import Reading
+    from mpengine.engine import Engine
+    from mpengine.pipeline import Pipeline
+    from mpengine.results import Err, Ok
+    from mpengine.sinks import JsonLinesSink
+    from mpengine.sources import LineSource
+
+FAILED = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What was asked for on the command line; ``input`` and ``output`` may be ``STANDARD``."""
+
+    workers: int | None
+    input: Path | None
+    output: Path
+    on_error: str
+    backend: str
+    start_method: str
+    unordered: bool
+    quiet: bool
+
+
+def perform(pipeline: Pipeline, options: Options, summary: Callable[[list[Any]], Any] | None = None) -> int:
+    """Run ``pipeline``, write what comes out, and tell how it went.
+
+    Args:
+        pipeline: what to run.
+        options: see ``Options``.
+        summary: gets all values in the end, which are kept for it.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UsageError: the input or the output cannot be used.
+        StoppedError: a signal ended the run.
+        SinkError: a value could not be written.
+        EngineError: there was no run.
+    """
+    values: list[Any] = []
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(options.input)) if options.input else None
+        sink = open_sink(options.output, source)
+        result = _stream(pipeline, source, sink, values if summary else None, options)
+    is_well = tell(result, quiet=options.quiet)
+    if summary and result.is_ok:
+        is_well = summarise(summary, values) and is_well
+    return 0 if is_well else FAILED
+
+
+def _stream(
+    pipeline: Pipeline,
+    source: LineSource | None,
+    sink: JsonLinesSink,
+    kept: list[Any] | None,
+    options: Options,
+) -> Ok | Err:
+    """Run ``pipeline`` and write what comes out; keep it too, if there is a list for it."""
+    from mpengine.engine import Engine
+
+    screen = None if options.quiet else choose_screen(sink.fileno())
+
+    stream = signals = None
+    try:
+        with (
+            sink,
+            Engine(
+                options.workers,
+                start_method=options.start_method,
+                ordered=not options.unordered,
+                on_error=options.on_error,
+                backend=options.backend,
+            ) as engine,
+            Signals(engine, source) as signals,
+            Progress(screen, _reader(engine, pipeline, source)),  # until the last worker has stopped
+            engine.iter(pipeline, source) as stream,
+        ):
+            signals.run_has_started(in_this_thread=options.backend == "inline")
+            sink.begin()
+            for value in stream:
+                signals.may_raise = True
+                try:
+                    sink.write(value)
+                finally:
+                    signals.may_raise = False
+                if kept is not None:
+                    kept.append(value)
+    except KeyboardInterrupt:
+        raise StoppedError(signal.SIGINT) from None
+    except (SinkError, StoppedError):
+        raise
+    except (Exception, SystemExit):
+        if stream is None or stream.result is None:
+            raise  # not what ended the run: there was none
+    if signals and signals.received:
+        raise StoppedError(signals.received)
+    assert stream is not None  # noqa: S101
+    assert stream.result is not None  # noqa: S101 - it has ended
+    return stream.result
+
+
+def _reader(engine: Engine, pipeline: Pipeline, source: LineSource | None) -> Callable[[], Reading | None]:
+    """Return the function that reads how far the run is."""
+    from mpengine.coordinator.opening import length_of
+
+    gauge = Gauge(
+        total=length_of(pipeline.source) if source is None else None,
+        fans_out=any(stage.is_generator for stage in pipeline.stages),
+    )
+
+    def read() -> Reading | None:
+        snapshot = engine.snapshot()
+        return gauge.read(snapshot, None if source is None else source.given_share) if snapshot.stages else None
+
+    return read

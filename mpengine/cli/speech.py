@@ -1,0 +1,86 @@
+"""Lines and tables for the person at the terminal: to standard error, where one that is broken changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from mpengine.results import bounded_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+
+def say(line: str) -> None:
+    """Say one line."""
+    _put(f"mpengine: {' '.join(line.split())}\n")
+
+
+def show(*things: RenderableType) -> None:
+    """Show what rich can render."""
+    from rich.console import Console
+
+    _put(rendered(Console(stderr=True), *things))
+
+
+def rendered(console: Console, *things: RenderableType) -> str:
+    """Return ``things`` as ``console`` would write them.
+
+    It does not write them itself: a broken pipe makes a console end the program.
+    """
+    with console.capture() as capture:
+        console.print(*things, sep="\n")
+    return capture.get()
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str | None = None) -> Table:
+    """Return a table whose first column is of words and whose other columns are of figures."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+    for number, head in enumerate(heads):
+        made.add_column(head, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*map(Text, row))  # as text, so that brackets in a name are no markup
+    return made
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return the error's type and message."""
+    return " ".join(f"{type(error).__name__}: {bounded_text(error)}".split())
+
+
+def give_up_broken_streams() -> None:
+    """Let go of what could not be written to the standard streams: Python would fail with it once more when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            _divert(stream)
+
+
+def _put(text: str) -> None:
+    # Nobody can be told that nobody can be told; what is left of it, give_up_broken_streams() sees to.
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(text, nl=False, err=True)
+
+
+def _divert(stream: TextIO) -> None:
+    """Have what ``stream`` still holds end nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.dup2(fd, stream.fileno())
+        finally:
+            os.close(fd)
+        stream.flush()
