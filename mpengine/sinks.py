@@ -60,11 +60,20 @@ class JsonLinesSink:
             line = json.dumps(value, allow_nan=False, default=_plain)
         except (TypeError, ValueError, RecursionError) as error:
             raise SinkError(f"value {self._written} of type {_name(value)} is not JSON: {error}") from error
+        self.write_bytes(line.encode("ascii") + b"\n")
+        self._written += 1
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write ``content`` as it is.
+
+        Raises:
+            SinkClosedError: nobody reads the output any more.
+            SinkError: the system refuses to write it.
+        """
         try:
-            self._put(line.encode("ascii") + b"\n")
+            self._put(content)
         except OSError as error:
             raise _refusal(error) from error
-        self._written += 1
 
     def close(self) -> None:
         """Write what is left and close the file.
@@ -77,8 +86,8 @@ class JsonLinesSink:
         except OSError as error:
             raise _refusal(error) from error
 
-    def _put(self, line: bytes) -> None:
-        left = memoryview(line)
+    def _put(self, content: bytes) -> None:
+        left = memoryview(content)
         while left:
             written = cast("int | None", self._file.write(left))
             if written is None:  # somebody made this pipe non-blocking, and it is full

@@ -12,11 +12,11 @@ _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
 def available_cores() -> int:
     """Return the cores of this process: its affinity, within its cgroup's CPU quota; at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
+    quota = cgroup_quota()
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
-def _cgroup_quota() -> float | None:
+def cgroup_quota() -> float | None:
     """Return the quota in cores, or None where there is none."""
     try:
         quota, period = _CGROUP_V2.read_text().split()

@@ -15,7 +15,7 @@ import click
 from mpengine.cli.running import FAILED, Options, perform
 from mpengine.cli.signals import StoppedError
 from mpengine.cli.speech import give_up_broken_streams, in_one_line, say
-from mpengine.cli.streams import STANDARD, hold_standard_files
+from mpengine.cli.streams import STANDARD, hold_standard_files, open_sink, write_tables
 from mpengine.errors import EngineError, PipelineError
 from mpengine.sinks import SinkClosedError
 
@@ -150,6 +150,23 @@ def map_lines(target: str, **options: Any) -> int:
     function = _load_function(target)
     options["input"] = options["input"] or STANDARD
     return perform(Pipeline((), [function]), Options(**options))  # the lines take the place of its source
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of tables.")
+def doctor(*, as_json: bool) -> int:
+    """Tell what this machine allows, start a worker by each start method, and say whether an engine can run here."""
+    from mpengine.cli.doctor import examine, tables
+
+    facts = examine()
+    if as_json:
+        with open_sink(STANDARD, None) as sink:
+            sink.write(facts)
+    else:
+        write_tables(*tables(facts))
+    for problem in facts["problems"]:
+        say(f"an engine cannot run here: {problem}")
+    return 0 if facts["ok"] else FAILED
 
 
 def _load_function(target: str) -> Callable[..., Any]:

@@ -22,12 +22,14 @@ def frame(reading: Reading, columns: int, lines: int) -> list[RenderableType]:
 
     The first line is empty: that is where the cursor rests, and where a line that somebody else writes meanwhile lands.
     """
+    from rich.padding import Padding
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 
     shown: list[RenderableType] = ["", Text(summary(reading), no_wrap=True, overflow="ellipsis")]
     if reading.share is not None:
-        shown.append(ProgressBar(total=1.0, completed=reading.share, width=min(columns, BAR_COLUMNS)))
+        bar = ProgressBar(total=1.0, completed=reading.share, width=min(columns, BAR_COLUMNS))
+        shown.append(Padding(bar, 0))  # which ends its line; a bar does not
     stages = reading.stages[: max(1, lines - FRAME_LINES - 1)]
     shown.append(_stages(stages, is_full=columns >= FULL_COLUMNS))
     if len(stages) < len(reading.stages):
@@ -76,12 +78,13 @@ def _stages(stages: tuple[StageReading, ...], *, is_full: bool) -> Table:
     from rich.text import Text
 
     made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("stage", no_wrap=True, overflow="ellipsis")
+    made.add_column("stage")  # the one column that gives way, since it may be wrapped; its texts then are not
     for head in ("done", "rate", *(("queued", "in flight") if is_full else ()), "failed"):
-        made.add_column(head, justify="right", no_wrap=True, overflow="ellipsis", min_width=len(head))
+        made.add_column(head, justify="right", no_wrap=True)
     for stage in stages:
         waiting = (f"{stage.queued:,}/{stage.bound:,}", f"{stage.in_flight:,}") if is_full else ()
         figures = (f"{stage.done:,}", rate(stage.per_s), *waiting)
         failed = Text(f"{stage.failed:,}", style="red" if stage.failed else "")
-        made.add_row(Text(stage.name), *map(Text, figures), failed)
+        name = Text(stage.name, no_wrap=True, overflow="ellipsis")
+        made.add_row(name, *map(Text, figures), failed)
     return made

@@ -12,11 +12,16 @@ import os
 import stat
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from mpengine.cli.speech import rendered
 from mpengine.sinks import JsonLinesSink
 from mpengine.sources import LineSource
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 STANDARD = Path("-")
 
@@ -69,6 +74,21 @@ def open_sink(path: Path, source: LineSource | None) -> JsonLinesSink:
         sink.close()
         raise click.UsageError(f"{_name(path, 'output')} cannot be input and output at once")
     return sink
+
+
+def write_tables(*things: RenderableType) -> None:
+    """Write to standard output what rich can render.
+
+    Raises:
+        UsageError: it is closed.
+        SinkError: it takes nothing.
+    """
+    from rich.console import Console
+
+    console = Console()
+    text = rendered(console, *things).encode(console.encoding, "replace")
+    with open_sink(STANDARD, None) as sink:
+        sink.write_bytes(text)
 
 
 def is_where_errors_go(fd: int) -> bool:
