@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MISUSED = 2
+MAX_WORKERS = 4096
+"""More is a slip of the finger, and would fill the machine before it fails."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -50,15 +52,13 @@ def _run_command(args: Sequence[str] | None) -> int:
         return MISUSED
     except click.ClickException as error:
         line, status = error.format_message(), error.exit_code
-    except click.Abort:  # Ctrl-C before the run began, or after it
-        line, status = "interrupted", 128 + signal.SIGINT
     except PipelineError as error:
         line, status = str(error), MISUSED
     except SinkClosedError:
         return FAILED  # whoever stopped reading knows it
     except EngineError as error:
         line, status = str(error), FAILED
-    except StoppedError as error:
+    except StoppedError as error:  # in a run, or before or after it
         line, status = str(error), error.status
     except OSError as error:  # the system has no room for one process more, or the help cannot be written
         line, status = in_one_line(error), FAILED
@@ -68,7 +68,18 @@ def _run_command(args: Sequence[str] | None) -> int:
     return status
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """A group that leaves Ctrl-C to ``main``: click would begin a line of its own for it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError(signal.SIGINT) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mpengine")
 def commands() -> None:
     """Staged, bounded, crash-proof process pipelines on one machine."""
@@ -87,7 +98,11 @@ class _PolicyChoice(click.Choice[str]):
 _PATH = click.Path(dir_okay=False, readable=False, allow_dash=True, path_type=Path)
 _OPTIONS = (
     click.option(
-        "-w", "--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes; default: one for each core."
+        "-w",
+        "--workers",
+        type=click.IntRange(1, MAX_WORKERS),
+        metavar="N",
+        help="Worker processes; default: one for each core.",
     ),
     click.option("--input", type=_PATH, metavar="FILE", help="Items are the lines of FILE; - is standard input."),
     click.option(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StoppedError(Exception):
-    """A signal stopped the run, which has been cleaned up since."""
+    """A signal stopped the command; if that was in a run, it has been cleaned up since."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")

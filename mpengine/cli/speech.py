@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
@@ -30,14 +31,37 @@ def show(*things: RenderableType) -> None:
     _put(rendered(Console(stderr=True), *things))
 
 
-def rendered(console: Console, *things: RenderableType) -> str:
-    """Return ``things`` as ``console`` would write them.
+def rendered(like: Console, *things: RenderableType) -> str:
+    """Return ``things`` as the console ``like`` would write them.
 
-    It does not write them itself: a broken pipe makes a console end the program.
+    It does not touch its file: a console that meets a broken pipe ends the program, and one that captures flushes.
     """
-    with console.capture() as capture:
-        console.print(*things, sep="\n")
-    return capture.get()
+    from rich.console import Console
+
+    paper = _Paper(like.encoding)
+    console = Console(
+        file=paper,
+        force_terminal=like.is_terminal,
+        color_system=cast("Any", like.color_system),  # one of the names that it takes
+        no_color=like.no_color,
+        width=like.width,
+        height=like.height,
+    )
+    for thing in things:
+        console.print(thing)
+    return paper.getvalue()
+
+
+class _Paper(io.StringIO):
+    """Text that says how it is going to be encoded, so that nothing is drawn that cannot be."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # the base has none
+        return self._encoding
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str | None = None) -> Table:
