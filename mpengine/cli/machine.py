@@ -23,7 +23,6 @@ EXTRAS = ("numpy", "threadpoolctl")
 Facts = dict[str, Any]
 
 _OPEN_FILES = Path("/proc/self/fd")
-_CGROUP = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60
 """What the first version of cgroups gives where there is no limit is a number beyond this."""
 
@@ -54,7 +53,7 @@ def cores() -> Facts:
 
 def memory() -> Facts:
     """Return how much memory the machine has, how much of it is free, and how much of it is ours."""
-    facts: Facts = {"total_bytes": None, "available_bytes": None, "cgroup_limit_bytes": _cgroup_memory_limit()}
+    facts: Facts = {"total_bytes": None, "available_bytes": None, "cgroup_limit_bytes": cgroup_memory_limit()}
     with contextlib.suppress(ImportError):  # which is told with the versions
         import psutil
 
@@ -141,17 +140,22 @@ def _number(path: Path) -> int | None:
         return None
 
 
-def _cgroup_memory_limit() -> int | None:
-    """Return the smallest limit of the groups that this process is in; None where there is none."""
+def cgroup_memory_limit(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the smallest limit of the groups that this process is in; None where there is none.
+
+    Args:
+        groups: lists the groups.
+        root: where they are.
+    """
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = groups.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     found: list[int | None] = []
     for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1):
-        root, name = (_CGROUP, "memory.max") if not controllers else (_CGROUP / "memory", "memory.limit_in_bytes")
+        top, name = (root, "memory.max") if not controllers else (root / "memory", "memory.limit_in_bytes")
         if not controllers or "memory" in controllers.split(","):
             # In a container the path may be the host's: what is not there is passed over, and the root is looked at.
-            group = root / path.lstrip("/")
-            found += [_number(folder / name) for folder in (group, *group.parents) if folder.is_relative_to(root)]
+            group = top / path.lstrip("/")
+            found += [_number(folder / name) for folder in (group, *group.parents) if folder.is_relative_to(top)]
     return min((limit for limit in found if limit is not None and limit < _NO_LIMIT), default=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -50,14 +49,13 @@ def _run_one_item(method: str, patience_s: float) -> list[tuple[int, str]]:
     from mpengine.engine import Engine
     from mpengine.pipeline import Pipeline
 
-    with Engine(1, start_method=method) as engine:
+    with Engine(1, start_method=method) as engine, engine.iter(Pipeline([None], [look_around])) as values:
         reason = f"no answer within {patience_s:g} s"
         deadline = threading.Timer(patience_s, engine.cancel, (reason,), {"at_once": True})
         deadline.daemon = True
         deadline.start()
         try:
-            with contextlib.closing(engine.iter(Pipeline([None], [look_around]))) as values:
-                return list(values)
+            return list(values)
         finally:
             deadline.cancel()
             deadline.join()

@@ -6,114 +6,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 
 import pytest
 
 from mpengine.cli import main
+from mpengine.cli.commands import commands
 from mpengine.results import ItemError
 from mpengine.sinks import JsonLinesSink, SinkClosedError
 from mpengine.sources import LineSource
-
-JOBS = """
-import itertools
-import sys
-from mpengine import Pipeline, stage
-
-class Odd:
-    pass
-
-def upper(line): return line.upper()
-def number(line): return int(line)
-def fraction(line): return 1 / int(line)
-def odd(line): return Odd()
-def holds_a_set(line): return {"found": {line}}
-def not_a_number(line): return float("nan")
-def leave(line): sys.exit(5)
-
-@stage(name="double")
-def double(number): return 2 * number
-
-@stage(on_error="drop")
-def even(number):
-    if number % 2:
-        raise ValueError(f"{number} is\\nodd")
-    return number
-
-small = Pipeline([1, 2, 3]) >> double
-evens = Pipeline(range(4)) >> even
-many_odd = Pipeline(range(1, 60, 2)) >> even
-endless = Pipeline(itertools.count()) >> double
-lines = Pipeline(["never used"]) >> upper
-constant = 3
-
-def total(values): return [("[total]", sum(values)), ("count", len(values))]
-def broken(values): return 1 / 0
-"""
-
-
-class Outcome:
-    """What a call of the command line left behind."""
-
-    def __init__(self, status, out, err):
-        self.status = status
-        self.values = [json.loads(line) for line in out.splitlines()]
-        self.told = [line for line in err.splitlines() if line.startswith("mpengine: ")]
-        self.err = err
-
-
-@pytest.fixture
-def jobs(tmp_path, monkeypatch):
-    """A folder with a module of jobs, which is the current one."""
-    (tmp_path / "jobs.py").write_text(JOBS)
-    (tmp_path / "wrong.py").write_text("1 / 0")
-    (tmp_path / "leaves.py").write_text("raise SystemExit('bye')")
-    (tmp_path / "lines.txt").write_text("one\r\ntwo\nthree")
-    (tmp_path / "numbers.txt").write_text("4\n2\n0\n1\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield tmp_path
-    sys.modules.pop("jobs", None)
-
-
-@pytest.fixture
-def command(jobs, capfd):
-    """Call the command line in this process, with stages that run here too."""
-
-    def call(*args):
-        status = main([*args, "--backend", "inline"] if args[0] in {"run", "map"} else [*args])
-        return Outcome(status, *capfd.readouterr())
-
-    return call
-
-
-@pytest.fixture
-def program(jobs):
-    """Start the command line as a program; whatever a test leaves running is ended."""
-    started = []
-
-    def start(*args, **streams):
-        # What is ignored here would be ignored there: a test run in the background may have been given SIGINT so.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mpengine", *args],
-                stdin=streams.get("stdin", subprocess.DEVNULL),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-        finally:
-            signal.signal(signal.SIGINT, before)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with process:
-            process.kill()
 
 
 def group_is_empty(pgid):
@@ -262,19 +163,37 @@ def test_a_summary_that_fails_is_told_in_a_line(command):
         (["run", "nowhere:pipeline"], "nowhere"),
         (["run", "wrong:pipeline"], "ZeroDivisionError"),
         (["run", "leaves:pipeline"], "bye"),
+        (["run", "raises:pipeline"], "NotAnException: odd"),
+        (["run", "broken:pipeline"], "SyntaxError"),
+        (["run", "lazy:pipeline"], "cannot get 'pipeline' from lazy: ValueError: no way"),
+        (["run", ".jobs:small"], "cannot import .jobs"),
+        (["run", "jobs.small:x"], "'jobs' is not a package"),
         (["run", "jobs:nothing"], "no 'nothing'"),
+        (["run", "jobs:small.nothing"], "no 'small.nothing'"),
+        (["run", ":small"], "package.module:attribute"),
+        (["run", "jobs:"], "package.module:attribute"),
+        (["run", "jobs:empty"], "at least one stage"),
         (["run", "jobs"], "package.module:attribute"),
         (["run", "jobs:upper"], "not a Pipeline"),
         (["map", "jobs:constant"], "not callable"),
         (["run", "jobs:small", "--summary", "jobs:nothing"], "no 'nothing'"),
         (["run", "jobs:small", "--input", "nowhere.txt"], "cannot read nowhere.txt"),
         (["run", "jobs:small", "--output", "nowhere/out"], "cannot write nowhere/out"),
+        (["run", "jobs:small", "--input", "."], "is a directory"),
+        (["run", "jobs:small", "--input", ""], "cannot read"),
+        (["run", "jobs:small", "--input", 300 * "x"], "File name too long"),
+        (["run", "jobs:small", "--output", "."], "is a directory"),
+        (["run", "jobs:small", "--summary", "jobs:constant"], "not callable"),
         (["run", "jobs:small", "--workers", "0"], "--workers"),
+        (["run", "jobs:small", "--workers", "1000000000"], "--workers"),
         (["run", "jobs:small", "--workers", "many"], "--workers"),
-        (["run", "jobs:small", "--on-error", "side"], "--on-error"),
+        (["run", "jobs:small", "--on-error", "side"], "'side' needs an error_handler"),
+        (["run", "jobs:small", "--on-error", "ignore"], "--on-error"),
         (["run", "jobs:small", "--sideways"], "--sideways"),
         (["run"], "PKG.MOD:PIPELINE"),
         (["walk"], "walk"),
+        (["doctor", "jobs:small"], "jobs:small"),
+        (["doctor", "--jason"], "--jason"),
     ],
 )
 def test_wrong_usage_is_told_in_one_line(command, args, told):
@@ -285,7 +204,14 @@ def test_wrong_usage_is_told_in_one_line(command, args, told):
     assert told in outcome.err
 
 
-@pytest.mark.parametrize("args", [[], ["run"], ["map"]])
+@pytest.mark.parametrize("policy", ["raise", "drop", "emit", "EMIT"])
+def test_the_policies_that_need_nothing_but_a_name_can_be_chosen(policy):
+    context = commands.commands["run"].make_context("run", ["jobs:small", "--on-error", policy])
+
+    assert context.params["on_error"] == policy.lower()
+
+
+@pytest.mark.parametrize("args", [[], ["run"], ["map"], ["doctor"]])
 def test_every_command_explains_itself(args, capfd):
     assert main([*args, "--help"]) == 0
     assert "Usage: mpengine" in capfd.readouterr().out
