@@ -44,6 +44,8 @@ lines = Pipeline(["never used"]) >> upper
 constant = 3
 
 empty = Pipeline([1])
+long = Pipeline(range(20_000)) >> stage(lambda number: number)
+chatty = Pipeline([1, 2, 3]) >> stage(lambda number: print("said") or number)
 
 def total(values): return [("[total]", sum(values)), ("count", len(values))]
 def broken(values): return 1 / 0
