@@ -26,14 +26,17 @@ def frame(reading: Reading, columns: int, lines: int) -> list[RenderableType]:
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 
-    shown: list[RenderableType] = ["", Text(summary(reading), no_wrap=True, overflow="ellipsis")]
+    def row(text: str) -> RenderableType:
+        return Padding(Text(text, no_wrap=True, overflow="ellipsis"), 0)  # bare, it would be wrapped all the same
+
+    shown: list[RenderableType] = ["", row(summary(reading))]
     if reading.share is not None:
         bar = ProgressBar(total=1.0, completed=reading.share, width=min(columns, BAR_COLUMNS))
         shown.append(Padding(bar, 0))  # which ends its line; a bar does not
     stages = reading.stages[: max(1, lines - FRAME_LINES - 1)]
     shown.append(_stages(stages, is_full=columns >= FULL_COLUMNS))
     if len(stages) < len(reading.stages):
-        shown.append(Text(f"... {len(reading.stages) - len(stages)} more stages", no_wrap=True, overflow="ellipsis"))
+        shown.append(row(f"... {len(reading.stages) - len(stages)} more stages"))
     return shown
 
 

@@ -9,6 +9,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mpengine.cli.speech import one_line
+
 if TYPE_CHECKING:
     from mpengine.metrics import Snapshot
 
@@ -113,7 +115,7 @@ class Gauge:
             left_s=max(0.0, expected - done) / per_s if expected and per_s else None,
             stages=tuple(
                 StageReading(
-                    name=" ".join(stage.name.split()),
+                    name=one_line(stage.name),
                     done=stage.processed,
                     per_s=_rate(earlier, stage.processed, passed_s),
                     queued=stage.queued,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def say(line: str) -> None:
     """Say one line."""
-    _put(f"mpengine: {' '.join(line.split())}\n")
+    _put(f"mpengine: {one_line(line)}\n")
 
 
 def show(*things: RenderableType) -> None:
@@ -80,7 +80,12 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str | No
 
 def in_one_line(error: BaseException) -> str:
     """Return the error's type and message."""
-    return " ".join(f"{type(error).__name__}: {bounded_text(error)}".split())
+    return one_line(f"{type(error).__name__}: {bounded_text(error)}")
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` without line ends, and without anything a terminal would take for a command."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def give_up_broken_streams() -> None:

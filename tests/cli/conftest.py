@@ -14,6 +14,7 @@ from mpengine.cli import main
 JOBS = """
 import itertools
 import sys
+import threading
 from mpengine import Pipeline, stage
 
 class Odd:
@@ -36,6 +37,13 @@ def even(number):
         raise ValueError(f"{number} is\\nodd")
     return number
 
+gate = threading.Event()
+
+def wait(item):
+    assert gate.wait(30)
+    return item
+
+gated = Pipeline(range(3)) >> wait
 small = Pipeline([1, 2, 3]) >> double
 evens = Pipeline(range(4)) >> even
 many_odd = Pipeline(range(1, 60, 2)) >> even

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_a_file_that_may_not_grow_any_more_is_told_in_one_line(jobs, program):
     "args", [["run", "jobs:small", "--backend", "inline"], ["run", "jobs:long", "-w", "1"], ["doctor"], ["--help"]]
 )
 def test_a_full_standard_output_is_told_in_one_line(program, args):
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         process = program(*args, stdout=full)
 
     assert process.wait(30) == 1
