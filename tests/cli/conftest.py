@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from mpengine.cli import main
 
 JOBS = """
 import itertools
+import os
 import sys
 import threading
 from mpengine import Pipeline, stage
@@ -53,7 +55,7 @@ constant = 3
 
 empty = Pipeline([1])
 long = Pipeline(range(20_000)) >> stage(lambda number: number)
-chatty = Pipeline([1, 2, 3]) >> stage(lambda number: print("said") or number)
+chatty = Pipeline([1, 2, 3]) >> stage(lambda number: os.write(1, b"said") and os.write(2, b"said") and number)
 
 def total(values): return [("[total]", sum(values)), ("count", len(values))]
 def broken(values): return 1 / 0
@@ -117,6 +119,7 @@ def program(jobs):
         try:
             process = subprocess.Popen(
                 command,
+                env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
                 stdin=streams.get("stdin", subprocess.DEVNULL),
                 stdout=streams.get("stdout", subprocess.PIPE),
                 stderr=streams.get("stderr", subprocess.PIPE),
