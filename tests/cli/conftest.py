@@ -55,6 +55,7 @@ constant = 3
 
 empty = Pipeline([1])
 long = Pipeline(range(20_000)) >> stage(lambda number: number)
+bulky = Pipeline(range(20)) >> stage(lambda number: "x" * 100_000)
 chatty = Pipeline([1, 2, 3]) >> stage(lambda number: os.write(1, b"said") and os.write(2, b"said") and number)
 
 def total(values): return [("[total]", sum(values)), ("count", len(values))]

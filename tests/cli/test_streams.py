@@ -68,7 +68,7 @@ def test_a_full_disk_is_told_in_one_line(command):
 
 @pytest.mark.slow
 def test_a_file_that_may_not_grow_any_more_is_told_in_one_line(jobs, program):
-    process = program("run", "jobs:long", "--backend", "inline", "--output", "out.jsonl", shell="ulimit -f 8;")
+    process = program("run", "jobs:bulky", "--backend", "inline", "--output", "out.jsonl", shell="ulimit -f 1000;")
 
     assert process.wait(30) == 1
     assert process.stderr.read() == "mpengine: cannot write the output: File too large\n"
