@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mpengine.cli.machine import Facts
 
 DEFAULT_METHOD = "forkserver"
+LABEL_COLUMNS = 22
+"""The tables are one below another, and so are their values."""
 METHODS = (DEFAULT_METHOD, "spawn", "fork")
 FILES_A_WORKER = 5
 """What an engine has open for each worker."""
@@ -88,10 +90,11 @@ def tables(facts: Facts) -> list[RenderableType]:
 
     made: list[RenderableType] = []
     for title, rows in _sections(facts):
-        shown = Table(title, "", box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        shown.columns[0].min_width = 22
+        shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        shown.add_column(title, no_wrap=True)
+        shown.add_column("", overflow="fold")
         for label, value in rows:
-            shown.add_row(label, Text(str(value), overflow="fold"))
+            shown.add_row(label.ljust(LABEL_COLUMNS), Text(str(value)))
         made.append(shown)
     made += [Text(f"Note: {remark}.") for remark in facts["remarks"]]
     if facts["ok"]:

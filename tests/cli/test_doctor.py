@@ -203,7 +203,8 @@ def test_the_tables_show_every_fact(capfd, monkeypatch, without_trials, columns)
     text = " ".join(out.split())
     for wanted in ("default workers", "cgroup limit", "open files", "/dev/shm, free", "pidfd", "threadpoolctl"):
         assert wanted in text
-    assert "[Errno 24]" in text  # a text, not markup
+    assert "[Errno24]" in "".join(text.split())  # a text, not markup
+    assert "bythekernel'ssignal(F_SETSIG)" in "".join(text.split())  # folded, not cut off
     assert "An engine can run here." in text
 
 
