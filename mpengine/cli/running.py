@@ -124,10 +124,11 @@ def _stream(
 def _reader(engine: Engine, pipeline: Pipeline, source: LineSource | None) -> Callable[[], Reading | None]:
     """Return the function that reads how far the run is."""
     from mpengine.coordinator.opening import length_of
+    from mpengine.stages import Stage
 
     gauge = Gauge(
         total=length_of(pipeline.source) if source is None else None,
-        fans_out=any(stage.is_generator for stage in pipeline.stages),
+        fans_out=any(isinstance(stage, Stage) and stage.is_generator for stage in pipeline.stages),
     )
 
     def read() -> Reading | None:
