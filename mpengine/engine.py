@@ -9,26 +9,30 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from mpengine.backends.base import Backend, BackendOptions
 from mpengine.backends.cores import available_cores
+from mpengine.coordinator.opening import on_loop
 from mpengine.coordinator.run import Run, RunOptions
 from mpengine.coordinator.signals import sigpipe_blocked
 from mpengine.coordinator.stream import ResultStream
-from mpengine.errors import EngineClosedError, EngineError, PipelineError
+from mpengine.errors import EngineClosedError, EngineError
 from mpengine.metrics import Snapshot
 from mpengine.mixes import Mix
-from mpengine.pipeline import Pipeline
-from mpengine.plan import make_plan
+from mpengine.pipeline import Pipeline, Stages, as_pipeline
+from mpengine.plan import Plan, make_plan
 from mpengine.policies import ErrorPolicy
 from mpengine.results import Err, Ok, Report
+from mpengine.settings import check_choice, check_count, check_modules, check_seconds
 from mpengine.stages import Stage
 from mpengine.stages import stage as make_stage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
+
+    from mpengine.coordinator.awaiting import AsyncResultStream, Consumer, Entrance
 
 _logger = logging.getLogger("mpengine")
 
@@ -36,8 +40,6 @@ DEFAULT_BUFFER = 16384
 DEFAULT_MAX_BYTES = 1 << 30
 START_METHODS = ("forkserver", "spawn", "fork")
 BACKENDS = ("process", "inline")
-
-Stages = Pipeline | Sequence[Any]
 
 
 class Engine:
@@ -82,37 +84,34 @@ class Engine:
         metrics_interval_s: float = 0.5,
     ) -> None:
         """Check every option; nothing is started before the first run."""
-        _check_count("workers", workers, least=1)
-        _check_count("buffer", buffer, least=1)
-        _check_count("max_bytes", max_bytes, least=1)
-        _check_count("crash_retries", crash_retries, least=0)
-        _check_choice("ordered", ordered, (True, False))
-        _check_choice("start_method", start_method, START_METHODS)
-        _check_choice("backend", backend, BACKENDS)
-        for name, seconds in (("grace_s", grace_s), ("metrics_interval_s", metrics_interval_s)):
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-                msg = f"{name} must be a number of seconds, at least 0, not {seconds!r}"
-                raise ValueError(msg)
+        check_count("workers", workers, least=1)
+        check_count("buffer", buffer, least=1)
+        check_count("max_bytes", max_bytes, least=1)
+        check_count("crash_retries", crash_retries, least=0)
+        check_choice("ordered", ordered, (True, False))
+        check_choice("start_method", start_method, START_METHODS)
+        check_choice("backend", backend, BACKENDS)
+        check_seconds("metrics_interval_s", metrics_interval_s)
         for name, value in (("memory_limit", memory_limit), ("max_items_per_worker", max_items_per_worker)):
+            check_count(name, value, least=1)
             if value is not None:
-                msg = f"{name} is not available in this version"
+                msg = f"{name} is not available in this version, not even {value!r}"
                 raise ValueError(msg)
-        if isinstance(preload, str) or not all(isinstance(module, str) for module in preload):
-            msg = f"preload must be a sequence of module names, not {preload!r}"
-            raise ValueError(msg)
+        preload = check_modules("preload", preload)
         self.workers = workers or available_cores()
         self.metrics_interval_s = metrics_interval_s
         self._policy = ErrorPolicy.parse(on_error)
         self._buffer = buffer or DEFAULT_BUFFER
         self._backend_name = backend
-        self._backend_options = BackendOptions(self.workers, start_method, tuple(preload))
+        self._backend_options = BackendOptions(self.workers, start_method, preload)
         self._ordered = ordered
-        self._grace_s = float(grace_s)
+        self._grace_s = check_seconds("grace_s", grace_s)
         self._crash_retries = crash_retries
         self._max_bytes = max_bytes or DEFAULT_MAX_BYTES
         self._starting = threading.RLock()
         self._run: Run | None = None
         self._backend: Backend | None = None
+        self._entrance: Entrance | None = None
         self._last_snapshot = Snapshot()
         self._is_warm = False
         self._is_closed = False
@@ -139,10 +138,12 @@ class Engine:
             PipelineError: the pipeline cannot run.
             EngineError: this engine runs another pipeline at this moment, or is closed.
         """
-        pipeline = _as_pipeline(stages, source)
+        pipeline = as_pipeline(stages, source)
         if pipeline.cancelled is not None:
             return Err(pipeline.cancelled, None, Report(ok=False))
-        run = self._make_run(pipeline)
+        return self._run_to_end(self._make_run(pipeline), pipeline, collect=collect)
+
+    def _run_to_end(self, run: Run, pipeline: Pipeline, *, collect: bool) -> Ok | Err:
         values: list[Any] = []
         with run.watch_signals():
             self._start(run, pipeline)
@@ -154,6 +155,48 @@ class Engine:
         if isinstance(result, Err) and isinstance(result.cause, Exception):
             _logger.warning("the run has failed: %s", result.reason)  # for whoever does not look at the result
         return result
+
+    async def arun(self, stages: Stages, source: object = None, *, collect: bool = True) -> Ok | Err:
+        """Run a pipeline to its end, as ``run`` does, while the caller's event loop goes on.
+
+        Cancelling the awaiting task cancels the run, waits until nothing is left of it, and then goes on as a
+        cancellation; ``asyncio.timeout`` works.  An async source is pulled on the caller's own loop.  Arguments, result
+        and errors are those of ``run``.
+        """
+        pipeline = as_pipeline(stages, source)
+        if pipeline.cancelled is not None:
+            return Err(pipeline.cancelled, None, Report(ok=False))
+        consumer = await self._begin_awaited(
+            pipeline, lambda consumer: self._run_to_end(consumer.run, pipeline, collect=collect)
+        )
+        return await consumer.result()
+
+    def aiter(self, stages: Stages, source: object = None) -> AsyncResultStream:
+        """Return the results for ``async for``, as they come, bounded by what the consumer takes.
+
+        The run begins when the first result is asked for.  Cancelling the task that waits for one is as in ``arun``.
+        Arguments are those of ``iter``.
+
+        Returns:
+            An async iterator and async context manager, which raises the run's cause when the run fails; closing or
+            dropping it early cancels the run.
+
+        Raises:
+            PipelineError: the pipeline cannot run.
+            EngineError: the pipeline was cancelled; or, with the first result, this engine runs another pipeline at
+                this moment or is closed.
+        """
+        from mpengine.coordinator.awaiting import AsyncResultStream
+
+        pipeline = as_pipeline(stages, source)
+        if pipeline.cancelled is not None:
+            raise EngineError(pipeline.cancelled)
+        self._plan(pipeline)
+        return AsyncResultStream(
+            lambda: self._begin_awaited(
+                pipeline, lambda consumer: consumer.serve_batches(lambda: self._start(consumer.run, pipeline))
+            )
+        )
 
     def iter(self, stages: Stages, source: object = None) -> ResultStream:
         """Return the results as they come, bounded by what the consumer takes.
@@ -169,7 +212,7 @@ class Engine:
             PipelineError: the pipeline cannot run.
             EngineError: this engine runs another pipeline at this moment, is closed, or the pipeline was cancelled.
         """
-        pipeline = _as_pipeline(stages, source)
+        pipeline = as_pipeline(stages, source)
         if pipeline.cancelled is not None:
             raise EngineError(pipeline.cancelled)
         run = self._make_run(pipeline)
@@ -196,13 +239,26 @@ class Engine:
             return self.iter(Pipeline(iterable).stage(fn, **stage_options))
         return self.iter([make_stage(fn, **stage_options)], iterable)
 
-    def _make_run(self, pipeline: Pipeline) -> Run:
-        plan = make_plan(
+    async def _begin_awaited(self, pipeline: Pipeline, serve: Callable[[Consumer], Ok | Err]) -> Consumer:
+        import asyncio
+
+        from mpengine.coordinator.awaiting import Entrance
+
+        self._entrance = self._entrance or Entrance()
+        source = on_loop(pipeline.source, asyncio.get_running_loop())
+        return await self._entrance.begin(lambda: self._make_run(pipeline, source), serve)
+
+    def _plan(self, pipeline: Pipeline) -> Plan:
+        return make_plan(
             pipeline.stages,
             default_buffer=self._buffer,
             default_policy=self._policy,
             threads=0 if self._backend_name == "inline" else self.workers,
         )
+
+    def _make_run(self, pipeline: Pipeline, source: object = None) -> Run:
+        plan = self._plan(pipeline)
+        source = pipeline.source if source is None else source
         with self._starting:
             self._check_free()
             self._backend = self._backend or self._make_backend()
@@ -215,7 +271,7 @@ class Engine:
                 grace_s=self._grace_s,
                 keep=self._is_warm,
             )
-            return Run(plan, pipeline.source, self._backend, options, lambda run: self._end(run, pipeline))
+            return Run(plan, source, self._backend, options, lambda run: self._end(run, pipeline))
 
     def _start(self, run: Run, pipeline: Pipeline) -> None:
         with self._starting:
@@ -347,33 +403,3 @@ def _close_backend(backend: Backend | None) -> None:
     if backend is not None:
         with sigpipe_blocked():  # pills are written, and who is to read them may have died
             backend.close()
-
-
-def _as_pipeline(stages: Stages, source: object) -> Pipeline:
-    if isinstance(stages, Pipeline):
-        return stages if source is None else stages.with_source(source)  # type: ignore[arg-type]
-    if isinstance(stages, Stage) or not isinstance(stages, Sequence) or isinstance(stages, str | bytes):
-        msg = f"stages must be a Pipeline or a list of stages, not {stages!r:.200}; for one function there is map()"
-        raise PipelineError(msg)
-    members = list(stages)
-    if source is None:
-        if not members:
-            msg = "an empty list is no pipeline: it has no source"
-            raise PipelineError(msg)
-        source = members.pop(0)
-        if isinstance(source, Stage):
-            msg = f"the list begins with the stage {source.name!r}; without source= it has to begin with its source"
-            raise PipelineError(msg)
-    return Pipeline(source, members)  # type: ignore[arg-type]
-
-
-def _check_count(name: str, value: object, *, least: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-        msg = f"{name} must be a whole number of at least {least}, not {value!r}"
-        raise ValueError(msg)
-
-
-def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    if value not in choices:
-        msg = f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}"
-        raise ValueError(msg)

@@ -12,6 +12,7 @@ from mpengine.mixes import Mix, as_member
 from mpengine.stages import Stage, StageFunction, stage
 
 if TYPE_CHECKING:
+    from mpengine.coordinator.awaiting import AsyncResultStream
     from mpengine.coordinator.stream import ResultStream
     from mpengine.engine import Engine
     from mpengine.metrics import Snapshot
@@ -132,6 +133,14 @@ class Pipeline:
         """
         return self._engine(engine).iter(self)
 
+    async def arun(self, engine: Engine | None = None, *, collect: bool = True) -> Ok | Err:
+        """Run the pipeline to its end while the caller's event loop goes on; see ``Engine.arun``."""
+        return await self._engine(engine).arun(self, collect=collect)
+
+    def aiter(self, engine: Engine | None = None) -> AsyncResultStream:
+        """Return the results for ``async for``; see ``Engine.aiter``."""
+        return self._engine(engine).aiter(self)
+
     def cancel(self, reason: str = "cancelled") -> None:
         """Cancel the runs of this pipeline, now and from now on: ``run()`` then returns that ``Err`` at once.
 
@@ -176,3 +185,34 @@ class Pipeline:
     def __repr__(self) -> str:
         """Return source and stages in the notation that makes them."""
         return " >> ".join([f"Pipeline({type(self._source).__name__})", *(stage.name for stage in self._stages)])
+
+
+Stages = Pipeline | Sequence[Any]
+"""What an engine can be asked to run."""
+
+
+def as_pipeline(stages: Stages, source: object = None) -> Pipeline:
+    """Return what an engine was asked to run as a pipeline.
+
+    Args:
+        stages: a pipeline, or a list of stages and plain callables.
+        source: replaces the pipeline's own; None: its own, or the list's first member.
+
+    Raises:
+        PipelineError: it is no pipeline.
+    """
+    if isinstance(stages, Pipeline):
+        return stages if source is None else stages.with_source(source)  # type: ignore[arg-type]
+    if isinstance(stages, Stage) or not isinstance(stages, Sequence) or isinstance(stages, str | bytes):
+        msg = f"stages must be a Pipeline or a list of stages, not {stages!r:.200}; for one function there is map()"
+        raise PipelineError(msg)
+    members = list(stages)
+    if source is None:
+        if not members:
+            msg = "an empty list is no pipeline: it has no source"
+            raise PipelineError(msg)
+        source = members.pop(0)
+        if isinstance(source, Stage):
+            msg = f"the list begins with the stage {source.name!r}; without source= it has to begin with its source"
+            raise PipelineError(msg)
+    return Pipeline(source, members)  # type: ignore[arg-type]

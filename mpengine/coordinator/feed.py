@@ -5,8 +5,8 @@ what has come.  A list, tuple or range needs no first thread: it is cut into sli
 
 F1. No more is pulled than the scheduler has asked for.
 F2. What has been pulled is packed when a batch is full, and ``LINGER_S`` after the first of it came in any case.
-F3. The source is closed by the thread that runs it, once it gives control back; a source that never does is left to its
-    daemon thread, since nobody can take it away from it.
+F3. The source is closed by the thread that runs it, once it gives control back.  An async one can be made to; another
+    that never does is left to its daemon thread, since nobody can take it away from it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mpengine.coordinator.opening import close_iterator, is_indexed, open_source
+from mpengine.coordinator.opening import close_iterator, interrupt, is_indexed, open_source
 from mpengine.ipc.codec import pack_apart
 from mpengine.results import bounded_repr
 from mpengine.scheduler import events
@@ -65,6 +65,9 @@ class Feed(Protocol):
     def close(self) -> None:
         """Pull no more, and close the source as soon as that can be done."""
 
+    def interrupt(self) -> None:
+        """End a wait for the source's next item, where that can be done; from any thread or signal handler."""
+
     def join(self, timeout_s: float) -> bool:
         """Wait until the source is closed; return whether it is."""
 
@@ -85,6 +88,7 @@ class InlineFeed:
         self._post = post
         self._iterator: Iterator[Any] | None = None
         self._has_ended = False
+        self._is_interrupted = False
         self.threads: Sequence[threading.Thread] = ()
         self.runs_user_code = False
 
@@ -108,6 +112,8 @@ class InlineFeed:
         try:
             if self._iterator is None:
                 self._iterator = open_source(self._source)
+                if self._is_interrupted:
+                    interrupt(self._iterator)
             for _ in range(count):
                 items.append(next(self._iterator))  # noqa: PERF401 - what came before an exception counts
         except StopIteration:
@@ -127,6 +133,11 @@ class InlineFeed:
         problem = self._close_iterator(None)
         if problem is not None:
             self._post(failed(problem))
+
+    def interrupt(self) -> None:
+        """See ``Feed``."""
+        self._is_interrupted = True
+        interrupt(self._iterator)
 
     def _close_iterator(self, problem: BaseException | None) -> BaseException | None:
         """Close the source, once; return what went wrong first."""
@@ -168,6 +179,7 @@ class ThreadedFeed:
         self._has_ended = False
         self._is_closing = False
         self._problem: BaseException | None = None
+        self._iterator: Iterator[Any] | None = None  # set before the first look at _is_closing
         roles = [self._pack_slices] if is_indexed(source) else [self._pull_items, self._pack_items]
         self.threads: Sequence[threading.Thread] = [
             threading.Thread(target=role, name=f"mpengine-{role.__name__.strip('_')}", daemon=True) for role in roles
@@ -190,6 +202,11 @@ class ThreadedFeed:
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """See ``Feed``."""
+        interrupt(self._iterator)
 
     def join(self, timeout_s: float) -> bool:
         """See ``Feed``."""
@@ -222,7 +239,7 @@ class ThreadedFeed:
         iterator: Iterator[Any] | None = None
         problem: BaseException | None = None
         try:
-            iterator = open_source(self._source)
+            iterator = self._iterator = open_source(self._source)
             while (allowed := self._await_allowance()) > 0:
                 for _ in range(allowed):
                     item = next(iterator)
@@ -243,6 +260,7 @@ class ThreadedFeed:
                 problem = error if problem is None else problem
             with self._changed:
                 self._problem = problem
+                self._iterator = None
                 self._has_ended = True
                 self._changed.notify_all()
 

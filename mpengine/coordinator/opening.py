@@ -5,10 +5,35 @@ An iterable, an async iterable, or a function that returns one of them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Any
+from collections.abc import AsyncIterable, Coroutine, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from mpengine.errors import PipelineError
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Interruptible(Iterator[Any]):
+    """An iterator whose wait for the next item can be ended."""
+
+    def interrupt(self) -> None:
+        """End it, now and from now on; from any thread or signal handler."""
+        raise NotImplementedError
+
+
+class OnLoop:
+    """A source that is to be pulled on its caller's loop if it turns out to be async."""
+
+    def __init__(self, source: object, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep both."""
+        self.source = source
+        self.loop = loop
+
+
+def on_loop(source: object, loop: asyncio.AbstractEventLoop) -> object:
+    """Return ``source`` so that it is pulled on ``loop`` if it is async, or a function that returns what is."""
+    return OnLoop(source, loop) if isinstance(source, AsyncIterable) or not isinstance(source, Iterable) else source
 
 
 def open_source(source: object) -> Iterator[Any]:
@@ -21,13 +46,20 @@ def open_source(source: object) -> Iterator[Any]:
         PipelineError: it is none of these, or the function returns none of these.
         Exception: whatever the function raises.
     """
+    loop = None
+    if isinstance(source, OnLoop):
+        loop, source = source.loop, source.source
     opened = source
     if callable(opened) and not isinstance(opened, Iterable | AsyncIterable):
         opened = opened()
     if isinstance(opened, AsyncIterable):
-        return _drain(opened)
+        from mpengine.coordinator.async_sources import AsyncPull  # with asyncio, which others need not pay for
+
+        return AsyncPull(opened, loop)
     if isinstance(opened, Iterable):
         return iter(opened)
+    if isinstance(opened, Coroutine):
+        opened.close()  # nobody will await it, which its loop would complain of
     msg = f"the source must be or return an iterable, not {opened!r:.200}"
     raise PipelineError(msg)
 
@@ -52,24 +84,7 @@ def close_iterator(iterator: object) -> None:
         close()
 
 
-def _drain(source: AsyncIterable[Any]) -> Iterator[Any]:
-    """Iterate over an async iterable on an event loop of this thread's own; ``close()`` calls its ``aclose()``."""
-    import asyncio
-
-    iterator = aiter(source)
-    with asyncio.Runner() as runner:
-        try:
-            while True:
-                try:
-                    item = runner.run(_next_of(iterator))
-                except StopAsyncIteration:
-                    return
-                yield item
-        finally:
-            aclose = getattr(iterator, "aclose", None)
-            if callable(aclose):
-                runner.run(aclose())
-
-
-async def _next_of(iterator: AsyncIterator[Any]) -> Any:
-    return await anext(iterator)
+def interrupt(iterator: object) -> None:
+    """End a wait for the iterator's next item, where that can be done: an async source's can be cancelled."""
+    if isinstance(iterator, Interruptible):
+        iterator.interrupt()

@@ -171,6 +171,7 @@ class Run:
         self._coordinator.post(events.CancelRequested(time.monotonic(), reason, error))
         if self.backend.in_caller:
             self.backend.cancel()  # the loop cannot: it is inside the stage function that asks cancelled()
+            self._feed.interrupt()  # or it waits for an item
 
     def hurry(self) -> None:
         """Give up all patience with workers; from any thread or signal handler."""

@@ -1,0 +1,59 @@
+"""What an engine's options can be: each wrong one is one error that names the option and the value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+MOST_S = 1_000_000.0
+"""The longest wait, in seconds: eleven days.  Some of the system's own waits take no number above twice that."""
+
+
+def check_count(name: str, value: object, *, least: int) -> None:
+    """Refuse what is neither None nor a whole number of at least ``least``.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        msg = f"{name} must be a whole number of at least {least}, not {value!r:.200}"
+        raise ValueError(msg)
+
+
+def check_seconds(name: str, value: object) -> float:
+    """Return a number of seconds, from 0 to ``MOST_S``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_S:
+        msg = f"{name} must be a number of seconds, from 0 to {MOST_S:,.0f}, not {value!r:.200}"
+        raise ValueError(msg)
+    return float(value)
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Refuse what is none of ``choices``.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        msg = f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r:.200}"
+        raise ValueError(msg)
+
+
+def check_modules(name: str, value: object) -> tuple[str, ...]:
+    """Return names of modules as a tuple.
+
+    Raises:
+        ValueError: they are none.
+    """
+    names = () if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    if isinstance(value, str) or not isinstance(value, Iterable) or not all(map(_is_module_name, names)):
+        msg = f"{name} must be a sequence of module names, not {value!r:.200}"
+        raise ValueError(msg)
+    return names
+
+
+def _is_module_name(name: object) -> bool:
+    return isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
