@@ -87,7 +87,7 @@ class Engine:
         check_count("workers", workers, least=1)
         check_count("buffer", buffer, least=1)
         check_count("max_bytes", max_bytes, least=1)
-        check_count("crash_retries", crash_retries, least=0)
+        check_count("crash_retries", crash_retries, least=0, may_miss=False)
         check_choice("ordered", ordered, (True, False))
         check_choice("start_method", start_method, START_METHODS)
         check_choice("backend", backend, BACKENDS)
@@ -98,12 +98,13 @@ class Engine:
                 msg = f"{name} is not available in this version, not even {value!r}"
                 raise ValueError(msg)
         preload = check_modules("preload", preload)
-        self.workers = workers or available_cores()
+        cores = available_cores()
+        self.workers = workers or cores
         self.metrics_interval_s = metrics_interval_s
         self._policy = ErrorPolicy.parse(on_error)
         self._buffer = buffer or DEFAULT_BUFFER
         self._backend_name = backend
-        self._backend_options = BackendOptions(self.workers, start_method, preload)
+        self._backend_options = BackendOptions(self.workers, start_method, preload, cores)
         self._ordered = ordered
         self._grace_s = check_seconds("grace_s", grace_s)
         self._crash_retries = crash_retries

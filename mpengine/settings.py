@@ -8,13 +8,15 @@ MOST_S = 1_000_000.0
 """The longest wait, in seconds: eleven days.  Some of the system's own waits take no number above twice that."""
 
 
-def check_count(name: str, value: object, *, least: int) -> None:
-    """Refuse what is neither None nor a whole number of at least ``least``.
+def check_count(name: str, value: object, *, least: int, may_miss: bool = True) -> None:
+    """Refuse what is neither a whole number of at least ``least`` nor, where that ``may_miss``, None.
 
     Raises:
         ValueError: it is none of these.
     """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+    if value is None and may_miss:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         msg = f"{name} must be a whole number of at least {least}, not {value!r:.200}"
         raise ValueError(msg)
 

@@ -32,11 +32,13 @@ class BackendOptions:
         workers: how many slots.
         start_method: how processes are started, where there are any.
         preload: modules to import before workers are forked, where that is how they start.
+        cores: how many cores the workers share; their numeric libraries get that many threads together.
     """
 
     workers: int
     start_method: str = "forkserver"
     preload: Sequence[str] = ()
+    cores: int = 1
 
 
 class Backend(Protocol):

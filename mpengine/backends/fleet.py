@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import selectors
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mpengine.backends.links import Link
@@ -21,6 +21,7 @@ from mpengine.ipc.messages import Message, ProtocolError
 from mpengine.processes.registry import Exited, ProcessRegistry, StartFailed
 from mpengine.processes.spawning import close_in_forked_children, forget
 from mpengine.processes.stopping import Rung, StopLadder
+from mpengine.worker.threadpools import threads_for, variables_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,9 @@ class Fleet:
         """Make the control block and the cancel event; nothing is started yet."""
         self._options = options
         self._bell_fd = bell_fd
-        self._registry = ProcessRegistry(options.start_method, preload=options.preload)
+        self._threads = threads_for(options.cores, options.workers)
+        self._variables = variables_for(self._threads, os.environ)
+        self._registry = ProcessRegistry(options.start_method, preload=options.preload, environ=self._variables)
         self._block = ControlBlock.create(options.workers)
         self.event = CancelEvent(self._block.buffer, CANCEL_OFFSET)
         self.links: dict[int, Link] = {}
@@ -92,6 +95,8 @@ class Fleet:
         self._generations[worker_id] += 1
         self.links[worker_id] = link
         boot = link.boot(slots=self._options.workers, cancel_fd=self.event.fileno(), control_fd=self._block.fd)
+        if self._options.start_method == "fork":  # the others read the variables when they load such a library
+            boot = replace(boot, options={"threads": self._threads, "variables": tuple(self._variables)})
         try:
             self._registry.start(boot)
         finally:

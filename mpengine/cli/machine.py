@@ -14,7 +14,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from mpengine.backends.cores import available_cores, cgroup_quota
+from mpengine.backends.cores import available_cores, cpu_quota
 from mpengine.ipc.mpqueue import PIPE_BYTES
 
 NEEDED = ("click", "cloudpickle", "psutil", "rich")
@@ -46,7 +46,7 @@ def cores() -> Facts:
     return {
         "machine": os.cpu_count(),
         "affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "cgroup_quota": cgroup_quota(),
+        "cgroup_quota": cpu_quota(),
         "default_workers": available_cores(),
     }
 

@@ -39,6 +39,13 @@ if TYPE_CHECKING:
 
 def run_worker(boot: WorkerBoot) -> None:
     """Serve until told to leave; the entry point of every worker process."""
+    match boot.options:
+        case {"threads": int(threads), "variables": tuple(variables)}:
+            from mpengine.worker.threadpools import limit_loaded
+
+            limit_loaded(threads, variables)
+        case _:
+            pass
     block = ControlBlock(boot.control_fd, boot.slots)
     event = CancelEvent(block.buffer, CANCEL_OFFSET, read_fd=boot.cancel_fd)
     bind_flag(event)
