@@ -3,7 +3,7 @@
 Where things are (imports point down only)::
 
     cli                 python -m mpengine
-    engine              Engine: run, iter, map, cancel, snapshot
+    engine              Engine: run, iter, map, arun, aiter, cancel, snapshot
     coordinator         the one loop in the parent, the source's feed, the consumer's side
     backends            where batches run: worker processes, or inline for debugging
     processes           worker processes as the parent sees them: identity, starting, registry, stopping
@@ -13,7 +13,7 @@ Where things are (imports point down only)::
     pipeline            Pipeline: a source and its stages
     mixes               Mix: stages side by side
     stages              Stage, SKIP, KillSwitch, WorkerState
-    results  policies  cancellation  metrics
+    results  policies  cancellation  metrics  settings
     errors
 
 Names are loaded when they are first used (PEP 562), so a worker never pays for what only the parent needs.

@@ -48,7 +48,8 @@ class Engine:
     As a context manager it keeps its workers warm between runs; without one, every run starts and ends its own.
 
     Args:
-        workers: how many worker processes; None: the cores this process may use (affinity and cgroup quota).
+        workers: how many worker processes; None: the cores this process may use (affinity and cgroup quota).  The
+            thread pools of numeric libraries are limited so that workers times threads are these cores.
         start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``.
         ordered: whether results come in input order.
         buffer: items that may wait before a stage that names no ``buffer`` of its own; 16,384 by default.

@@ -52,7 +52,7 @@ V1 = "12:cpuset:/\n4:cpu,cpuacct:/outer/inner\n1:name=systemd:/user.slice\n"
         ),
         pytest.param(
             "0::/../../other\n",
-            {"cpu.max": "200000 100000\n", "other/cpu.max": "1000 1000\n"},
+            {"cpu.max": "200000 100000\n", "../../other/cpu.max": "1000 1000\n"},
             2.0,
             id="outside",
         ),
