@@ -154,6 +154,8 @@ class Consumer:
 
     def leave(self, reason: str) -> None:
         """Cancel the run if it still goes on; from any thread, at any moment; never waits."""
+        if not self.run.is_here:
+            return  # a forked child drops its copy
         self._is_left = True
         self._requests.put(None)
         if not self._ended.done():
