@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from mpengine.backends.base import Backend, BackendOptions
 from mpengine.backends.cores import available_cores
 from mpengine.coordinator.opening import on_loop
-from mpengine.coordinator.run import Run, RunOptions
-from mpengine.coordinator.signals import sigpipe_blocked
+from mpengine.coordinator.run import Run, RunOptions, close_backend
 from mpengine.coordinator.stream import ResultStream
 from mpengine.errors import EngineClosedError, EngineError
 from mpengine.metrics import Snapshot
@@ -150,7 +149,7 @@ class Engine:
         with run.watch_signals():
             self._start(run, pipeline)
             try:
-                _take_all(run, values, collect=collect)
+                run.take_all(values, collect=collect)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C in user code of this thread; becomes the result
                 run.cancel(type(error).__name__, error)
             result = run.conclude().with_values(values)
@@ -323,7 +322,7 @@ class Engine:
                 self._backend = None
             else:
                 backend = None
-        _close_backend(backend)
+        close_backend(backend)
 
     # ------------------------------------------------------------------ from anywhere
 
@@ -368,7 +367,7 @@ class Engine:
                 return  # closed from within the run: whoever concludes it lets the workers go (_end)
         with self._starting:
             backend, self._backend = self._backend, None
-        _close_backend(backend)
+        close_backend(backend)
 
     def __repr__(self) -> str:
         """Return what tells engines apart."""
@@ -392,16 +391,3 @@ class Engine:
     ) -> None:
         """Close the engine."""
         self.close()
-
-
-def _take_all(run: Run, values: list[Any], *, collect: bool) -> None:
-    # A function of its own, because Python 3.13 leaves the jump back to the top of a loop out of the try around it:
-    # what a signal handler of the program raises just there would leave the run to itself.
-    while (batch := run.next_batch(unpack=collect)) is not None:
-        values += batch
-
-
-def _close_backend(backend: Backend | None) -> None:
-    if backend is not None:
-        with sigpipe_blocked():  # pills are written, and who is to read them may have died
-            backend.close()
