@@ -50,7 +50,7 @@ class Mix:
 
     @property
     def name(self) -> str:
-        """What the mix is called: as its merging stage."""
+        """The name of its merging stage."""
         return self.merge.name
 
     def __call__(self, item: Any) -> Any:

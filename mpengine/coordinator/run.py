@@ -201,6 +201,13 @@ class Run:
         values, self._unpackable = self._unpack(delivery) if unpack else ([], ())
         return values
 
+    def take_all(self, values: list[Any], *, collect: bool) -> None:
+        """Take results until there are no more, and add them to ``values`` if they are to be kept."""
+        # A function of its own, because Python 3.13 leaves the jump back to the top of a loop out of the try around it:
+        # what a signal handler of the program raises just there would leave the run to itself.
+        while (batch := self.next_batch(unpack=collect)) is not None:
+            values += batch
+
     def _next_delivery(self) -> Delivery | End:
         if not self.backend.in_caller:
             return self._coordinator.outlet.get()
@@ -337,6 +344,13 @@ class Run:
             ok=reason is None,
         )
         return Ok(report) if reason is None else Err(reason, cause, report)
+
+
+def close_backend(backend: Backend | None) -> None:
+    """Let everything of a backend go."""
+    if backend is not None:
+        with sigpipe_blocked():  # pills are written, and who is to read them may have died
+            backend.close()
 
 
 def _end_live_runs() -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpengine.plan import Plan
+    from mpengine.scheduler.batches import Batch
     from mpengine.scheduler.commands import Command
 
 
@@ -163,7 +164,7 @@ class Scheduler:
             self.stock.release(families)
             return
         failures = sorted(event.failures, key=lambda failure: failure.position)
-        errors = []
+        errors: list[tuple[int, Batch | None]] = []
         for failure in failures:
             for chain in self.plan.entrance:
                 self.ledger.reject(self.plan.chains[chain].first_stage)
@@ -290,14 +291,17 @@ class Scheduler:
         weight = batch.size_bytes * event.consumed // (batch.count or 1)
         self.sizers[batch.chain].learn(event.consumed, busy_s, weight)
         self.ledger.tally(chain.first_stage, event.tallies, given)
-        errors = []
+        errors: list[tuple[int, Batch | None]] = []
         for failure in event.failures:
             stage = chain.first_stage + failure.stage
             self.ledger.note_ending(stage, failure.how)
             error = self._verdicts.judge_in(batch, stage, failure, event.worker_id)
-            if error is not None:
+            if error is not None or self.plan.policies[stage] is ErrorPolicy.RAISE:
                 errors.append((failure.position, error))
-        self.stock.add_results(batch, event.chunks, errors)
+        behind = self.stock.add_results(batch, event.chunks, errors)
+        if event.failures or event.kill is not None:
+            self._hand_over()  # what came before the failure is delivered, even if the failure ends the run
+        self.stock.order.insert(behind, ahead_of=batch)
         self.stock.progress(batch, event.consumed, given)
         batch.skip = event.emitted
         if event.progress is events.Progress.SUSPENDED:
@@ -306,8 +310,6 @@ class Scheduler:
             worker.active -= 1
             del worker.held[batch.batch_id]
             self.stock.settle(batch)
-        if event.failures or event.kill is not None:
-            self._hand_over()  # what came before the failure is delivered, even if the failure ends the run
         if event.kill is not None:
             self._heed_failures()  # they came first
             self._cancel(event.kill)
@@ -319,7 +321,7 @@ class Scheduler:
             joint = complete.pop()
             if self.state is not RunState.RUNNING:
                 continue
-            errors = []
+            errors: list[tuple[int, Batch | None]] = []
             for failed in joint.first_failures():
                 index = joint.place.origin[failed.position]
                 families = joint.place.families

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,14 @@ from mpengine.scheduler.lifecycles import BatchMove, BatchState
 from mpengine.scheduler.ordering import ArrivalOrder, InputOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mpengine.plan import Plan
     from mpengine.scheduler.batches import Families
     from mpengine.scheduler.commands import ReportFailure
     from mpengine.scheduler.crew import Worker
     from mpengine.scheduler.ordering import Order
+
+
+Errors = Sequence[tuple[int, Batch | None]]
 
 
 class Stock:
@@ -83,44 +85,46 @@ class Stock:
                 self.ledger.close_family(family)
 
     def add_source(
-        self, chunk: Chunk, indices: Sequence[int], families: Families, errors: Sequence[tuple[int, Batch]] = ()
-    ) -> list[Batch]:  # fmt: skip
-        """Take in what the source gave; ``errors`` as for ``add_results``."""
-        children = self._lay_out(self.plan.entrance, chunk, indices, families, errors)
-        for child in children:
-            self.order.append(child)
-        return children
-
-    def add_results(
-        self, parent: Batch, chunks: Sequence[Chunk], errors: Sequence[tuple[int, Batch]] = ()
+        self, chunk: Chunk, indices: Sequence[int], families: Families, errors: Errors = ()
     ) -> None:  # fmt: skip
+        """Take in what the source gave; ``errors`` as for ``add_results``."""
+        for child in self._lay_out(self.plan.entrance, chunk, indices, families, errors):
+            if child is not None:
+                self.order.append(child)
+
+    def add_results(self, parent: Batch, chunks: Sequence[Chunk], errors: Errors = ()) -> list[Batch]:
         """Take in what a worker has made of ``parent``, for the next chain or for the consumer.
 
         Args:
             parent: the batch.
             chunks: its results.
-            errors: what takes the places of items that failed (see ``emit``), by their positions in the payload.
+            errors: what takes the places of items that failed (see ``emit``), by their positions in the payload; None
+                in the place of one that ends the run.
+
+        Returns:
+            What comes behind an item that ends the run, and is not in the order yet.
         """
         if parent.joint is not None:
             for chunk in chunks:
                 self._add_piece(parent.joint, parent.chain, chunk)
-            return
+            return []
         later = deque(sorted(errors, key=lambda error: error[0]))
         following = self.plan.chains[parent.chain].following
-        children: list[Batch] = []
+        children: list[Batch | None] = []
         for number, chunk in enumerate(chunks, 1):
-            mine = later if number == len(chunks) else _before(later, chunk)
+            mine = [*later] if number == len(chunks) else _before(later, chunk)
             children += self._lay_out(following, chunk, parent.origin, parent.families, mine)
-            later = later if mine is not later else deque()
-        children += [error for _, error in later]
-        self.order.insert(children, ahead_of=parent)
+        if not chunks:
+            children += [error for _, error in later]
+        ending = children.index(None) if None in children and self.ordered else len(children)
+        self.order.insert([child for child in children[:ending] if child is not None], ahead_of=parent)
+        return [child for child in children[ending:] if child is not None]
 
     def _lay_out(
-        self, following: Sequence[int], chunk: Chunk, origin: Sequence[int], families: Families,
-        errors: Sequence[tuple[int, Batch]],
-    ) -> list[Batch]:  # fmt: skip
+        self, following: Sequence[int], chunk: Chunk, origin: Sequence[int], families: Families, errors: Errors
+    ) -> list[Batch | None]:  # fmt: skip
         """Return a chunk as batches for the ``following`` chains, with ``errors`` among them; not in the order yet."""
-        children: list[Batch] = []
+        children: list[Batch | None] = []
         indices = trace(origin, chunk.first, chunk.count, chunk.positions)
         start = 0
         if errors and self.ordered and chunk.count:  # a result behind an error is cut off from those before it
@@ -185,7 +189,7 @@ class Stock:
             joint.place.size_bytes += chunk.size_bytes
             self.held_bytes += chunk.size_bytes
 
-    def join(self, joint: Joint, errors: Sequence[tuple[int, Batch]]) -> None:
+    def join(self, joint: Joint, errors: Errors) -> None:
         """Put together what the branches of a mix have made of the same items, for the chain that merges them."""
         place = joint.place
         positions = joint.common()
@@ -194,7 +198,8 @@ class Stock:
         chunk = Chunk(joint.zipped(positions), len(positions), size_bytes=weight)
         if positions:
             chunk = replace(chunk, first=positions[0], positions=positions)
-        self.order.insert(self._lay_out((place.chain,), chunk, place.origin, place.families, errors), ahead_of=place)
+        children = self._lay_out((place.chain,), chunk, place.origin, place.families, errors)
+        self.order.insert([child for child in children if child is not None], ahead_of=place)
         self.settle(place)
 
     def _lose(self, joint: Joint, joined: int) -> None:
@@ -360,7 +365,7 @@ class Stock:
         self.settle(batch)
 
 
-def _before(errors: deque[tuple[int, Batch]], chunk: Chunk) -> list[tuple[int, Batch]]:
+def _before(errors: deque[tuple[int, Batch | None]], chunk: Chunk) -> list[tuple[int, Batch | None]]:
     """Take out and return the errors whose places are among those of the chunk, or before them."""
     last = chunk.positions[-1] if chunk.positions else chunk.first + chunk.count - 1
     found = []

@@ -240,10 +240,10 @@ def test_a_signal_handler_may_close_the_engine_while_the_run_is_being_started(ki
     engine = make_engine(kind)
     start = Coordinator.start
 
-    def interrupted_start(coordinator, feed):
+    def interrupted_start(coordinator, *feeds):
         if when == "before":
             interrupt()
-        start(coordinator, feed)
+        start(coordinator, *feeds)
         if when == "after":
             interrupt()
 

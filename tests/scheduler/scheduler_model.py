@@ -285,6 +285,9 @@ def check_end(world):
     if world.cancels:
         if world.shape.ordered:
             assert good == model.values[: len(good)]
+            fatal = world.cancels[0].failure
+            if fatal is not None and fatal.failure.summary != "will not unpack":
+                assert all(value[0] <= fatal.index for value in good), "delivered behind an item that ends the run"
         else:
             assert set(good) <= set(model.values)
     else:
