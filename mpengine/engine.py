@@ -92,11 +92,11 @@ class Engine:
         check_choice("start_method", start_method, START_METHODS)
         check_choice("backend", backend, BACKENDS)
         check_seconds("metrics_interval_s", metrics_interval_s)
-        for name, value in (("memory_limit", memory_limit), ("max_items_per_worker", max_items_per_worker)):
-            check_count(name, value, least=1)
-            if value is not None:
-                msg = f"{name} is not available in this version, not even {value!r}"
-                raise ValueError(msg)
+        check_count("max_items_per_worker", max_items_per_worker, least=1)
+        check_count("memory_limit", memory_limit, least=1)
+        if memory_limit is not None:
+            msg = f"memory_limit is not available in this version, not even {memory_limit!r}"
+            raise ValueError(msg)
         preload = check_modules("preload", preload)
         cores = available_cores()
         self.workers = workers or cores
@@ -108,6 +108,7 @@ class Engine:
         self._ordered = ordered
         self._grace_s = check_seconds("grace_s", grace_s)
         self._crash_retries = crash_retries
+        self._max_items = max_items_per_worker
         self._max_bytes = max_bytes or DEFAULT_MAX_BYTES
         self._starting = threading.RLock()
         self._run: Run | None = None
@@ -268,6 +269,7 @@ class Engine:
                 ordered=self._ordered,
                 out_buffer=self._buffer,
                 crash_retries=self._crash_retries,
+                max_items=self._max_items,
                 max_bytes=self._max_bytes,
                 grace_s=self._grace_s,
                 keep=self._is_warm,

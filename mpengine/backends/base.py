@@ -72,6 +72,14 @@ class Backend(Protocol):
     def wait(self, timeout_s: float | None) -> list[Event]:
         """Return what has happened, waiting for it if need be; nothing when the time is up or ``wake`` was called."""
 
+    def retire(self, worker_id: int, grace_s: float) -> None:
+        """Let a worker that holds nothing tear its stages down and leave; its end is told like a death.
+
+        Args:
+            worker_id: the worker.
+            grace_s: seconds before it is made to.
+        """
+
     def kill(self, worker_id: int) -> None:
         """End the process of a worker, group and all; its death is told like any other."""
 

@@ -41,6 +41,7 @@ class Deadlines:
         """Watch nobody yet."""
         self._watched: dict[int, _Watched] = {}
         self._killed: set[tuple[int, int]] = set()
+        self._leaving: dict[int, float] = {}
 
     def watch(self, worker_id: int, batch_id: int, timeout_s: float, at: float) -> None:
         """A worker is sent a batch with calls that may take ``timeout_s`` seconds at the shortest."""
@@ -56,19 +57,30 @@ class Deadlines:
             if not watched.batches:
                 del self._watched[worker_id]
 
+    def expect_end(self, worker_id: int, at: float) -> None:
+        """A worker was asked to leave, and is killed if it is still there at ``at``."""
+        self._leaving[worker_id] = at
+
     def bury(self, worker_id: int, generation: int) -> bool:
         """A worker's process is gone; return whether it was killed since its time was up."""
         self._watched.pop(worker_id, None)
+        self._leaving.pop(worker_id, None)
         was_killed = (worker_id, generation) in self._killed
         self._killed.discard((worker_id, generation))
         return was_killed
 
     def wait_s(self, at: float) -> float | None:
         """Return the seconds until somebody has to be looked at; None when there is nobody."""
-        return max(0.0, min(watched.look_at for watched in self._watched.values()) - at) if self._watched else None
+        due = [*(watched.look_at for watched in self._watched.values()), *self._leaving.values()]
+        return max(0.0, min(due) - at) if due else None
 
     def enforce(self, fleet: Fleet, at: float) -> None:
         """Look at those whose time to be looked at has come (D1), and see to it that what is overdue ends (D2)."""
+        for worker_id in [worker_id for worker_id, due in self._leaving.items() if due <= at]:
+            del self._leaving[worker_id]
+            late = fleet.links.get(worker_id)
+            if late is not None:
+                fleet.kill(late)
         for worker_id, watched in self._watched.items():
             link = fleet.links.get(worker_id)
             if watched.look_at > at or link is None:

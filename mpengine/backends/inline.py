@@ -48,6 +48,7 @@ class InlineBackend:
         self._happened: deque[events.Event] = deque()
         self._to_do: deque[tuple[int, int, int, int]] = deque()
         self._site: Site | None = None
+        self._problems: list[str] = []
         self._jobs: dict[int, Job] = {}
         self._chains: dict[tuple[int, int], Chain] = {}
 
@@ -116,6 +117,12 @@ class InlineBackend:
             self._chains[key] = Chain(self._plan.chains[number].stages, worker_id)
         return self._chains[key]
 
+    def retire(self, worker_id: int, grace_s: float) -> None:  # noqa: ARG002 - nobody would be made to
+        """See ``Backend``."""
+        for key in [key for key in self._chains if key[0] == worker_id]:
+            self._problems += self._chains.pop(key).close()
+        self._happened.append(events.WorkerDied(time.monotonic(), worker_id, "retired"))
+
     def kill(self, worker_id: int) -> None:
         """See ``Backend``; what is not to be believed here is this very process."""
         msg = f"worker {worker_id} is this process"
@@ -136,7 +143,8 @@ class InlineBackend:
         """See ``Backend``."""
         for job in self._jobs.values():
             job.close()
-        problems = [problem for chain in self._chains.values() for problem in chain.close()]
+        problems = self._problems + [problem for chain in self._chains.values() for problem in chain.close()]
+        self._problems = []
         self._jobs.clear()
         self._chains.clear()
         self._to_do.clear()

@@ -28,6 +28,7 @@ class Link:
     Attributes:
         greeted: whether it has said hello.
         is_closed: whether its outbox has come to its end.
+        items: how many it has done, in this run and before.
         served: the number of the last run that it has torn down.
     """
 
@@ -46,6 +47,7 @@ class Link:
         self.greeted = False
         self.is_closed = False
         self.served = 0
+        self.items = 0
         for fd in self._own_fds():
             close_in_forked_children(fd)
         os.set_blocking(self.inbox.writer_fd, False)

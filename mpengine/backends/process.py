@@ -107,7 +107,7 @@ class ProcessBackend:
             link = fleet.start(worker_id)
             fleet.send(link, messages.BeginRun(self._run_id, self._dumped))
         elif link.greeted:
-            self._happened.append(events.WorkerReady(time.monotonic(), worker_id))
+            self._happened.append(events.WorkerReady(time.monotonic(), worker_id, link.items))
 
     def dispatch(self, command: Dispatch) -> None:
         """See ``Backend``."""
@@ -151,6 +151,15 @@ class ProcessBackend:
         link = fleet.links.get(worker_id)
         if link is not None:  # else it is dead, which is about to be told
             fleet.send(link, message, asks=True)
+
+    def retire(self, worker_id: int, grace_s: float) -> None:
+        """See ``Backend``."""
+        fleet = self._running_fleet()
+        link = fleet.links.get(worker_id)
+        if link is not None:
+            fleet.send(link, messages.EndRun(self._run_id))
+            fleet.send_pill(link, at_once=False)
+            self._deadlines.expect_end(worker_id, time.monotonic() + grace_s)
 
     def kill(self, worker_id: int) -> None:
         """See ``Backend``."""
@@ -212,6 +221,7 @@ class ProcessBackend:
         match message:
             case messages.Returned():
                 event = returned_from(at, link.worker_id, message)
+                link.items += event.consumed
                 if event.progress is not events.Progress.MORE and event.batch_id in self._timed:
                     self._deadlines.forget(link.worker_id, event.batch_id)
                 if event.progress is not events.Progress.MORE:

@@ -50,6 +50,7 @@ class Coordinator:
         self._backend = backend
         self._feed: Feed | None = None
         self._handlers: Handlers | None = None
+        self._grace_s = 0.0
         self._mailbox: deque[events.Event] = deque()
         self._rings = True
         self._later: list[tuple[float, int]] = []
@@ -65,8 +66,9 @@ class Coordinator:
         if self._rings or isinstance(event, events.CancelRequested | events.HandlerReturned):
             self._backend.wake()
 
-    def start(self, feed: Feed, handlers: Handlers) -> None:
+    def start(self, feed: Feed, handlers: Handlers, grace_s: float = 0.0) -> None:
         """Begin the run, with ``feed`` as its source, and ``handlers`` for items that fail under SIDE."""
+        self._grace_s = grace_s
         self._feed = feed
         self._handlers = handlers
         self._take_in(events.RunStarted(time.monotonic()))
@@ -189,6 +191,8 @@ class Coordinator:
             case commands.KillWorker(worker_id, why):
                 _logger.error("worker %d is ended: %s", worker_id, why)
                 self._backend.kill(worker_id)
+            case commands.RetireWorker(worker_id):
+                self._backend.retire(worker_id, self._grace_s)
             case commands.ReportFailure() | commands.CallHandler() | commands.CancelRun() | commands.FinishRun():
                 self._carry_out_here(command)
 

@@ -50,6 +50,7 @@ class RunOptions:
         ordered: whether results come in input order.
         out_buffer: results that may wait for the consumer.
         crash_retries: further deaths an item may cause.
+        max_items: a worker's process is replaced after so many items; None: never.
         max_bytes: payloads under way may weigh so much.
         grace_s: seconds for workers that are to leave.
         keep: whether workers stay for another run.
@@ -59,6 +60,7 @@ class RunOptions:
     ordered: bool
     out_buffer: int
     crash_retries: int
+    max_items: int | None
     max_bytes: int
     grace_s: float
     keep: bool
@@ -90,6 +92,7 @@ class Run:
             crash_retries=options.crash_retries,
             max_bytes=options.max_bytes,
             length=length_of(source),
+            max_items=options.max_items,
         )
         self._scheduler = Scheduler(plan, settings)
         self._coordinator = Coordinator(plan, self._scheduler, backend)
@@ -142,7 +145,7 @@ class Run:
             with sigpipe_blocked():
                 self.backend.begin(self._plan)
                 try:
-                    self._coordinator.start(self._feed, self._handlers)
+                    self._coordinator.start(self._feed, self._handlers, self._options.grace_s)
                 except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off
                     self._coordinator.give_up(error)
                 except BaseException as error:  # noqa: BLE001 - Ctrl-C while the source is first pulled; the same

@@ -111,6 +111,13 @@ class KillWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class RetireWorker:
+    """Let a worker's process tear its stages down and leave; ``WorkerDied`` tells when it has."""
+
+    worker_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRun:
     """End the run early: flag, close the source, pills."""
 
@@ -133,6 +140,7 @@ Command = (
     | ReportFailure
     | CallHandler
     | KillWorker
+    | RetireWorker
     | CancelRun
     | FinishRun
 )

@@ -31,6 +31,7 @@ class Worker:
         busy_s: seconds it spent in stage functions.
         deaths: processes of this slot that died in this run.
         only: the one chain that it runs, as a thread beside the coordinator; None: it is a process.
+        quota: how many more items its process may be given; None: any number.
         is_distrusted: whether its process has told what cannot be true, and is about to be ended.
     """
 
@@ -44,6 +45,7 @@ class Worker:
     busy_s: float = 0.0
     deaths: int = 0
     only: int | None = None
+    quota: int | None = None
     is_distrusted: bool = False
 
     def move(self, what: WorkerMove) -> None:
@@ -54,6 +56,11 @@ class Worker:
     def is_ready(self) -> bool:
         """Whether it can be given work at all."""
         return self.life is WorkerLife.READY and not self.is_distrusted
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether its process has had all it may be given, and holds nothing any more."""
+        return self.is_ready and self.quota == 0 and not self.held
 
     @property
     def has_lone_batch(self) -> bool:
@@ -118,8 +125,10 @@ class Crew:
     @property
     def is_full(self) -> bool:
         """Whether there is work under way, and no ready worker could take any more."""
-        busy = [worker.active for worker in self.workers if worker.is_ready]
-        return bool(busy) and min(busy) >= CREDIT
+        ready = [worker for worker in self.workers if worker.is_ready]
+        return any(worker.active for worker in ready) and all(
+            worker.active >= CREDIT or (worker.quota == 0 and worker.active) for worker in ready
+        )
 
     def has_suspended(self) -> bool:
         """Whether any worker has put a batch aside."""
@@ -146,7 +155,6 @@ class Crew:
 
     def empty(self, worker: Worker) -> list[Batch]:
         """Note that ``worker``'s process is gone, and with it whatever it had built; return what it held."""
-        worker.deaths += 1
         worker.active = 0
         worker.is_distrusted = False
         self.unpin(worker)

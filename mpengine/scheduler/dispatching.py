@@ -109,7 +109,9 @@ class Dispatcher:
         head = self._stock.order.head
         suspended = [b for b in worker.held.values() if b.state is BatchState.SUSPENDED and b.chain == chain]
         yield from sorted(suspended, key=lambda batch: batch is not head)
-        first = self._stock.backlog.first(chain)
+        # What a worker has put aside may wait for room that only other work makes, perhaps this very worker's.
+        is_spent = worker.quota == 0 and len(worker.held) == worker.active
+        first = None if is_spent else self._stock.backlog.first(chain)
         if first is None or not self._crew.may_run(worker, chain):
             return
         queued = [first]
@@ -148,6 +150,9 @@ class Dispatcher:
         if batch.count < unit and batch.is_plain:
             batch = splice(self._stock, batch, unit)
         wanted = self._wanted(batch, room, source_ended=source_ended)
+        if worker.quota is not None:
+            wanted = min(wanted, worker.quota or 1)
+            worker.quota = max(0, worker.quota - wanted)
         if wanted < batch.count:
             self._stock.split(batch, batch.lo + wanted)
         self._crew.pin(worker, batch.chain)

@@ -126,10 +126,11 @@ class SourceFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """A worker has said hello."""
+    """A worker has said hello; its process has done ``items`` before this run."""
 
     at: float
     worker_id: int
+    items: int = 0
 
 
 @dataclass(frozen=True, slots=True)

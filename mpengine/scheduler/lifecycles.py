@@ -34,6 +34,7 @@ class WorkerLife(enum.Enum):
     ABSENT = "absent"
     STARTING = "starting"
     READY = "ready"
+    LEAVING = "leaving"
 
 
 class WorkerMove(enum.Enum):
@@ -41,6 +42,7 @@ class WorkerMove(enum.Enum):
 
     START = "start"
     GREET = "say hello"
+    RETIRE = "retire"
     DIE = "die"
 
 
@@ -80,7 +82,9 @@ WORKER: Final[dict[tuple[WorkerLife, WorkerMove], WorkerLife]] = {
     (WorkerLife.ABSENT, WorkerMove.START): WorkerLife.STARTING,
     (WorkerLife.STARTING, WorkerMove.GREET): WorkerLife.READY,
     (WorkerLife.STARTING, WorkerMove.DIE): WorkerLife.ABSENT,
+    (WorkerLife.READY, WorkerMove.RETIRE): WorkerLife.LEAVING,
     (WorkerLife.READY, WorkerMove.DIE): WorkerLife.ABSENT,
+    (WorkerLife.LEAVING, WorkerMove.DIE): WorkerLife.ABSENT,
 }
 
 BATCH: Final[dict[tuple[BatchState, BatchMove], BatchState]] = {

@@ -22,7 +22,7 @@ from mpengine.scheduler.batching import MAX_BATCH, BatchSizer
 from mpengine.scheduler.crew import CREDIT, Crew
 from mpengine.scheduler.deaths import Deaths
 from mpengine.scheduler.dispatching import Dispatcher
-from mpengine.scheduler.lifecycles import RUN, RunMove, RunState, WorkerMove, follow
+from mpengine.scheduler.lifecycles import RUN, RunMove, RunState, WorkerLife, WorkerMove, follow
 from mpengine.scheduler.reports import is_possible
 from mpengine.scheduler.stock import Stock
 from mpengine.scheduler.verdicts import Verdicts
@@ -45,6 +45,7 @@ class Settings:
         out_buffer: results that may wait for the consumer.
         crash_retries: how many further deaths an item may cause after its first.
         max_bytes: payloads under way may weigh so much.
+        max_items: a worker's process is replaced when it was given so many items; None: never.
         length: how many items the source has, if it tells.
     """
 
@@ -54,6 +55,7 @@ class Settings:
     crash_retries: int = 1
     max_bytes: int = 1 << 30
     length: int | None = None
+    max_items: int | None = None
 
 
 class Scheduler:
@@ -204,6 +206,7 @@ class Scheduler:
         """Do whatever has become possible."""
         self._hand_over()
         self._out.extend(self._dispatcher.commands(source_ended=self.source_ended))
+        self._retire()
         if not self.source_ended:
             self._pull()
         elif self.stock.batches:
@@ -213,6 +216,15 @@ class Scheduler:
         else:
             self.state = follow(RUN, self.state, RunMove.SETTLE, "all settled")
             self._out.append(commands.FinishRun())
+
+    def _retire(self) -> None:
+        """Have processes replaced that have done as much as one may, as long as there is anything left to do."""
+        if self.settings.max_items is None or (self.source_ended and not self.stock.batches):
+            return
+        for worker in self.crew:
+            if worker.is_spent:
+                worker.move(WorkerMove.RETIRE)
+                self._out.append(commands.RetireWorker(worker.worker_id))
 
     def _hand_over(self) -> None:
         for batch in self.stock.hand_over():
@@ -251,15 +263,19 @@ class Scheduler:
 
     def _on_worker_ready(self, event: events.WorkerReady) -> None:
         self._deaths.note_greeting()
-        self.crew[event.worker_id].move(WorkerMove.GREET)
+        worker = self.crew[event.worker_id]
+        worker.move(WorkerMove.GREET)
+        if self.settings.max_items is not None and worker.only is None:
+            worker.quota = max(0, self.settings.max_items - event.items)
 
     def _on_worker_died(self, event: events.WorkerDied) -> None:
         worker = self.crew[event.worker_id]
-        was_ready = worker.is_ready
+        was_ready, was_leaving = worker.is_ready, worker.life is WorkerLife.LEAVING
         worker.move(WorkerMove.DIE)
+        worker.deaths += not was_leaving
         held = self.crew.empty(worker)
         if self.state is RunState.RUNNING:
-            self._deaths.take_in(worker, held, event, was_ready=was_ready)
+            self._deaths.take_in(worker, held, event, was_ready=was_ready or was_leaving)
 
     def _on_stage_broken(self, event: events.StageBroken) -> None:
         name = self.plan.stages[event.stage].name

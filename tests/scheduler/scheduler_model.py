@@ -373,6 +373,8 @@ def possibilities(world):
     for number, worker in enumerate(world.workers):
         if worker.state == "starting":
             found.append(lambda number=number: world.greet(number))
+        elif worker.state == "leaving":
+            found.append(lambda number=number: world.die(number))
         elif worker.queue:
             found.append(lambda number=number: world.advance(number))
     return found

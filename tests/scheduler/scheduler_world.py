@@ -87,6 +87,7 @@ class Shape:
     broken: int = 0
     unpackable: int = 0
     handler: int = 0
+    max_items: int | None = None
     source_fails: bool = False
 
     def plan(self):
@@ -168,6 +169,7 @@ class FakeWorker:
     jobs: dict[int, FakeJob] = field(default_factory=dict)
     queue: deque = field(default_factory=deque)  # of those jobs that are not suspended
     has_run: set = field(default_factory=set)  # chains
+    given: int = 0
 
 
 class World:
@@ -187,7 +189,8 @@ class World:
         self.scheduler = Scheduler(
             self.plan,
             Settings(
-                shape.workers, shape.ordered, shape.out_buffer, shape.crash_retries, shape.max_bytes, length
+                shape.workers, shape.ordered, shape.out_buffer, shape.crash_retries, shape.max_bytes, length,
+                shape.max_items,
             ),
         )  # fmt: skip
         self.workers = [FakeWorker() for _ in range(shape.workers)]
@@ -250,15 +253,24 @@ class World:
                 self._queue(worker, batch_id)
             case commands.PullSource(count, batch_size):
                 self._ask_source(count, batch_size)
-            case commands.StartWorker(worker_id):
-                assert self.workers[worker_id].state == "absent"
-                self.workers[worker_id] = FakeWorker("starting")
+            case commands.StartWorker() | commands.RetireWorker():
+                self._start_or_retire(command)
             case commands.CancelRun():
                 self.cancels.append(command)
             case commands.FinishRun():
                 self.finished = True
             case _:
                 raise AssertionError(f"{command}: nobody has lied")
+
+    def _start_or_retire(self, command):
+        worker = self.workers[command.worker_id]
+        if isinstance(command, commands.StartWorker):
+            assert worker.state == "absent"
+            self.workers[command.worker_id] = FakeWorker("starting")
+        else:
+            assert worker.state == "ready"
+            assert not worker.jobs
+            worker.state = "leaving"
 
     def _ask_source(self, count, batch_size):
         assert not self.has_ended
@@ -301,6 +313,9 @@ class World:
         assert is_new or chain.once_from is None, "R4: an item is run twice"
         assert command.careful or chain.once_from is None
         self._queue(worker, command.batch_id)
+        worker.given += command.hi - command.lo
+        has_aside = any(job.suspended for job in worker.jobs.values())
+        assert has_aside or worker.given <= (self.shape.max_items or worker.given), "a process is given too much"
         worker.has_run.add(command.chain)
         cap = self.caps[command.chain]
         assert cap is None or sum(command.chain in other.has_run for other in self.workers) <= cap

@@ -51,6 +51,7 @@ shapes = st.builds(
     broken=seldom,
     unpackable=seldom,
     handler=st.sampled_from([0, 0, 0, 100]),
+    max_items=st.sampled_from([None, None, 1, 2, 5]),
     source_fails=st.sampled_from([False, False, False, True]),
 )
 
@@ -226,6 +227,7 @@ def random_shape(draw):
         broken=draw.choice([0, 0, 100]),
         unpackable=draw.choice([0, 0, 0, 100]),
         handler=draw.choice([0] * 9 + [50]),
+        max_items=draw.choice([None, None, None, 1, 2, 5]),
         source_fails=draw.random() < 0.1,
     )
 
