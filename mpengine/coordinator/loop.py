@@ -100,6 +100,9 @@ class Coordinator:
         if self._backend.in_caller and not (happened or had_mail or self._mailbox or self._later):
             msg = f"the run is not over and there is nothing left to do\n{self._scheduler.ledger.story()}"
             raise InternalError(msg)
+        look_again_at = self._scheduler.look_again_at
+        if look_again_at is not None and look_again_at <= time.monotonic():
+            self._take_in(events.TimePassed(time.monotonic()))
         while self._later and self._later[0][0] <= time.monotonic():
             self._backend.start_worker(heapq.heappop(self._later)[1])
 
@@ -166,7 +169,10 @@ class Coordinator:
     # ------------------------------------------------------------------ inside
 
     def _until_later(self) -> float | None:
-        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+        due = [
+            at for at in (self._scheduler.look_again_at, self._later[0][0] if self._later else None) if at is not None
+        ]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _take_in(self, event: events.Event) -> None:
         for command in self._scheduler.handle(event):

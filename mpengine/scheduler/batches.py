@@ -56,6 +56,7 @@ class Batch:
         deaths: workers that died of its only item.
         attempted: a stage of the chain, and how many attempts its only item has had there with workers that died.
         families: the source batches it descends from, where one item may become many.
+        since: when it was made.
         joint: where it is to be put together with what other branches of a mix make of the same items.
         budget: results that its worker may still send before it suspends a fan-out.
     """
@@ -75,6 +76,7 @@ class Batch:
     attempted: tuple[int, int] = (0, 0)
     families: Families = ()
     joint: Joint | None = None
+    since: float = 0.0
     budget: int = 0
     before: Batch | None = field(default=None, repr=False)
     behind: Batch | None = field(default=None, repr=False)

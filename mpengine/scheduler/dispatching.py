@@ -5,8 +5,8 @@ P2. A worker that is one of the few for a chain looks there first.
 P3. Nobody gets a second batch while somebody idle could have it, nor one in reserve when batches are long.
 P4. What would overrun a bound behind its chain is cut to what fits, or waits.
 P5. An item that a worker has died of runs on a worker that runs nothing else; what that has put aside may stay there.
-P6. Where a stage takes several items at once, what waits is joined until it has them; for more it waits only as long as
-    a worker is at something quick that may bring them.
+P6. Where a stage takes several items at once, what waits is joined until it has them.  For more it waits only while a
+    worker is at something quick that may bring them, and no longer than ``FILL_S``.
 P7. The branches of a mix take turns, so that one item is in all of them at the same time.
 """
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mpengine.scheduler.stock import Stock
 
 WORTH_SPLITTING_S = TARGET_S / 8
+FILL_S = 4 * TARGET_S
 UNLEARNT_CHUNK = 16
 """Results to a chunk while nothing is known of what the next chain makes of them; a chunk can be split later."""
 
@@ -40,6 +41,9 @@ class Dispatcher:
         stock: the batches.
         crew: the workers.
         sizers: for each chain, how large its batches ought to be.
+
+    Attributes:
+        look_again_at: when something that waits is to go whatever has come by then; None when nothing does.
     """
 
     def __init__(self, stock: Stock, crew: Crew, sizers: Sequence[BatchSizer]) -> None:
@@ -51,9 +55,11 @@ class Dispatcher:
         self._mixes = [chain.joins for chain in stock.plan.chains if len(chain.joins) > 1]
         self._chains = stock.plan.chains
         self._plan_fans_out = stock.plan.fans_out
+        self.look_again_at: float | None = None
 
     def commands(self, *, source_ended: bool) -> Iterator[Command]:
         """Yield one command for each batch that a worker gets now."""
+        self.look_again_at = None
         if not self._has_work():
             return
         for worker in self._crew.idle():
@@ -127,7 +133,13 @@ class Dispatcher:
         if unit == 1 or not batch.is_plain or neighbours(self._stock, batch, unit) >= unit:
             return False
         ahead = range(batch.chain)
-        return any(self._stock.backlog.running[chain] and not self._sizers[chain].is_long for chain in ahead)
+        if not any(self._stock.backlog.running[chain] and not self._sizers[chain].is_long for chain in ahead):
+            return False
+        until = batch.since + FILL_S
+        if self._stock.now >= until:
+            return False
+        self.look_again_at = until if self.look_again_at is None else min(until, self.look_again_at)
+        return True
 
     def _room(self, batch: Batch) -> int:
         """Return how many results of ``batch`` there is room for (P4), or 0 if it had better wait for more."""

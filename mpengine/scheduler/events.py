@@ -245,6 +245,13 @@ class HandlerReturned:
 
 
 @dataclass(frozen=True, slots=True)
+class TimePassed:
+    """The time has come that the scheduler wanted to be told of (``Scheduler.look_again_at``)."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """Somebody wants the run to end."""
 
@@ -266,5 +273,6 @@ Event = (
     | DeliveryTaken
     | DeliveryRefused
     | HandlerReturned
+    | TimePassed
     | CancelRequested
 )

@@ -107,6 +107,7 @@ class Scheduler:
             events.DeliveryTaken: self._on_delivery_taken,
             events.DeliveryRefused: self._on_delivery_refused,
             events.HandlerReturned: self._verdicts.handled,
+            events.TimePassed: lambda _: None,
             events.CancelRequested: self._on_cancel_requested,
         }
 
@@ -117,6 +118,7 @@ class Scheduler:
             InternalError: the event cannot be: a bug of ours or of a backend.
         """
         self.version += 1
+        self.stock.now = event.at
         try:
             self._handlers[type(event)](event)
             self._join_complete()
@@ -128,6 +130,11 @@ class Scheduler:
             self._out.clear()
             self.version += 1
         return out
+
+    @property
+    def look_again_at(self) -> float | None:
+        """When it wants to be told that time has passed, should nothing else happen; None when it does not."""
+        return self._dispatcher.look_again_at if self.state is RunState.RUNNING else None
 
     @property
     def wants_news(self) -> bool:

@@ -27,9 +27,9 @@ def splice(stock: Stock, batch: Batch, wanted: int) -> Batch:
     origin = [index for member in members for index in member.indices()]
     families = tuple(dict.fromkeys(family for member in members for family in member.families))
     weight = sum(member.size_bytes for member in members)
-    joined = stock.adopt(
-        Batch(stock.new_id(), batch.chain, Spliced(parts), origin, 0, total, weight, families=families)
-    )
+    joined = Batch(stock.new_id(), batch.chain, Spliced(parts), origin, 0, total, weight, families=families)
+    joined.since = batch.since
+    stock.adopt(joined)
     stock.order.insert([joined], ahead_of=batch)
     for member in members:
         stock.settle(member)

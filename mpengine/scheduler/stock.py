@@ -40,6 +40,7 @@ class Stock:
         ledger: the books.
         held_bytes: what all payloads under way weigh.
         complete: mixed items that no branch is at any more, waiting to be put together.
+        now: the time of the event that is being taken in.
         taken: results that were handed over and that the consumer has not acknowledged.
     """
 
@@ -57,6 +58,7 @@ class Stock:
         self.complete: list[Joint] = []
         self.held_bytes = 0
         self.taken = 0
+        self.now = 0.0
         self._next_id = 0
 
     @property
@@ -227,6 +229,7 @@ class Stock:
     def adopt(self, batch: Batch) -> Batch:
         """Keep ``batch`` from now on, and count it; return it."""
         self.batches[batch.batch_id] = batch
+        batch.since = batch.since or self.now
         self.backlog.alive[batch.chain] += batch.count
         self.held_bytes += batch.size_bytes
         for family in batch.families:

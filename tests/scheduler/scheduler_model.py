@@ -370,6 +370,8 @@ def possibilities(world):
         found.append(world.take)
     if world.aside:
         found.append(world.handle)
+    if world.scheduler.look_again_at is not None and world.now < world.scheduler.look_again_at:
+        found.append(world.let_time_pass)
     for number, worker in enumerate(world.workers):
         if worker.state == "starting":
             found.append(lambda number=number: world.greet(number))

@@ -506,6 +506,11 @@ class World:
         is_kept = self.plan.policies[last] is ErrorPolicy.EMIT
         return [new for new, value in zip(good, values, strict=True) if is_kept or not self.is_broken(value)]
 
+    def let_time_pass(self):
+        """Nothing happens until the scheduler wants to be told of the time."""
+        self.now = max(self.now, self.scheduler.look_again_at)
+        self.tell(events.TimePassed)
+
     def handle(self):
         """Let the oldest error handler return, or raise."""
         batch_id, report = self.aside.popleft()
