@@ -15,6 +15,7 @@ import itertools
 import socket
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mpengine.backends.deadlines import Deadlines
@@ -133,7 +134,7 @@ class ProcessBackend:
 
     def _watch(self, worker_id: int, batch_id: int, chain: int) -> None:
         timeout_s = self._timeouts[chain]
-        if timeout_s is not None:
+        if timeout_s is not None and worker_id in self._running_fleet().links:  # else it is dead, as below
             self._timed[batch_id] = chain
             self._deadlines.watch(worker_id, batch_id, timeout_s, time.monotonic())
 
@@ -222,10 +223,12 @@ class ProcessBackend:
             case messages.Returned():
                 event = returned_from(at, link.worker_id, message)
                 link.items += event.consumed
-                if event.progress is not events.Progress.MORE and event.batch_id in self._timed:
-                    self._deadlines.forget(link.worker_id, event.batch_id)
                 if event.progress is not events.Progress.MORE:
                     link.inbox.answered()
+                    if event.batch_id in self._timed:
+                        self._deadlines.forget(link.worker_id, event.batch_id)
+                    if event.progress is events.Progress.DONE:
+                        self._timed.pop(event.batch_id, None)
                 return event
             case messages.Hello():
                 link.greeted = True
@@ -344,8 +347,10 @@ class ProcessBackend:
 
 
 def _dump_chain(stages: tuple[Any, ...]) -> bytes:
+    # What is called here alone need not travel, and may hold what cannot.
+    here = [stage if stage.error_handler is None else replace(stage, error_handler=None) for stage in stages]
     try:
-        return dump(stages)
+        return dump(tuple(here))
     except Exception as error:
         names = ", ".join(repr(stage.name) for stage in stages)
         msg = f"stage {names} cannot be sent to a worker: {type(error).__name__}: {error}"

@@ -125,9 +125,12 @@ class Deaths:
         """The time of an item was up: another attempt, if its stage has any left (R5)."""
         chain = self._plan.chains[batch.chain]
         stage = chain.stages[place]
+        before = batch.attempted[1] if batch.attempted[0] == place else 0
         batch.attempted = (place, event.attempt)
-        if not is_over and stage.retry.is_worth_it(ItemTimeoutError(), event.attempt):
-            self._stock.ledger.stages[chain.first_stage + place].retried += 1
+        retries = event.attempt - before - 1  # in the dead worker, which cannot report them any more
+        is_retried = not is_over and stage.retry.is_worth_it(ItemTimeoutError(), event.attempt)
+        self._stock.ledger.stages[chain.first_stage + place].retried += retries + is_retried
+        if is_retried:
             return
         self._give_up(batch, place, event, f"took longer than {stage.timeout} s")
 

@@ -10,7 +10,6 @@ import functools
 import inspect
 import itertools
 import random
-import re
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mpengine.errors import ItemTimeoutError, StageError
 from mpengine.ipc.codec import dump_error
 from mpengine.results import bounded_repr, bounded_text, stand_in
-from mpengine.stages import KillSwitch, WorkerState
+from mpengine.stages import SKIP, KillSwitch, WorkerState
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,15 +41,6 @@ def format_traceback(error: BaseException) -> str:
         return "".join(traceback.format_exception(type(error), error, frames))
     except Exception:  # noqa: BLE001 - it asks the error this and that, which is user code and may raise
         return "".join(["Traceback (most recent call last):\n", *traceback.format_tb(frames), summarize(error), "\n"])
-
-
-def innermost(error: BaseException) -> str:
-    """Return where ``error`` was raised, as the end of a sentence: the innermost frame of the user's own code."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _OURS.search(frame.filename)]
-    return f"; it was in {frames[-1].name} ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-
-
-_OURS = re.compile(r"[/\\](asyncio|mpengine[/\\]worker)[/\\]")
 
 
 class Step:
@@ -81,20 +71,46 @@ class Step:
         if self._built is not None and hasattr(self._built, "__enter__"):
             self._built.__enter__()
         if stage.setup is not None:
-            self._finish(stage.setup(self.state))
+            try:
+                self._finish(stage.setup(self.state))
+            except BaseException:
+                self._close_loop()
+                raise
         function = stage.fn if self._built is None else self._built
         self._function: Callable[..., Any] = function
         self._extra: tuple[Any, ...] = (self.state,) if stage.takes_state else ()
         self.call: Callable[[Any], Any] = self._call_with_state if self._extra else function
         if stage.is_async and stage.is_generator:
-            self._function, self.call = self.call, self._drain
+            self._plain_call, self.call = self.call, self._drain
+        if self.batch is not None:
+            self._plain_call, self.call = self.call, self._call_with_list
 
     def _call_with_state(self, item: Any) -> Any:
         return self._function(item, self.state)
 
+    def _call_with_list(self, items: list[Any]) -> list[Any]:
+        """Return a list of results, one for each item, or raise: a call that gives anything else has failed."""
+        given = self._plain_call(items)
+        if given is SKIP:
+            return [SKIP] * len(items)
+        if issubclass(type(given), KillSwitch):
+            raise given
+        if given is None or isinstance(given, str | bytes):
+            kind = type(given).__name__
+            msg = f"stage {self.name!r} has batch={self.batch} and must return a list of results, not {kind}"
+            raise StageError(msg)
+        values = list(given)
+        if len(values) != len(items):
+            msg = f"stage {self.name!r} was given {len(items)} items and returned {len(values)} results"
+            raise StageError(msg)
+        for value in values:
+            if issubclass(type(value), KillSwitch):
+                raise value
+        return values
+
     def _drain(self, item: Any) -> Iterator[Any]:
         """Iterate over what an async generator function gives, on the stage's own event loop."""
-        given: AsyncIterator[Any] = aiter(self._function(item))
+        given: AsyncIterator[Any] = aiter(self._plain_call(item))
         try:
             while True:
                 try:

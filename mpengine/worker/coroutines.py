@@ -5,26 +5,40 @@ A2. Results are reported in the order of the items: what is finished waits for w
 A3. At most ``concurrency`` items are under way.  None is named in the slot, unless the job is careful and
     runs it alone.
 A4. The cancel pipe is among what the loop waits for, so cancelling interrupts a wait at once.
-A5. A coroutine that does not give control back is ended with its worker: the deadline in the slot is moved on only
-    while the loop turns.
+A5. One whose time is up is cancelled.  One that goes on all the same, or does not give control back, is ended with its
+    worker: the slot tells when the oldest call that goes on has had its timeout ``PATIENCE`` times over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from mpengine.errors import ItemTimeoutError
 from mpengine.stages import KillSwitch
-from mpengine.worker.chain import LEAVING, Killed, Stopped, backoff_s, innermost
+from mpengine.worker.chain import LEAVING, Killed, Stopped, backoff_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mpengine.worker.chain import Site, Step
     from mpengine.worker.groups import Outcome
+
+
+PATIENCE = 2
+
+
+def innermost(error: BaseException) -> str:
+    """Return where ``error`` was raised, as the end of a sentence: the innermost frame of the user's own code."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _OURS.search(frame.filename)]
+    return f"; it was in {frames[-1].name} ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+
+
+_OURS = re.compile(r"[/\\](asyncio|mpengine[/\\]worker)[/\\]")
 
 
 class Coroutines:
@@ -42,7 +56,8 @@ class Coroutines:
         self._site = site
         self._is_alone = is_alone
         self._at_once = 1 if is_alone else step.concurrency
-        self._attempt = 1
+        self._is_closed = False
+        self._calls: dict[object, tuple[float, int]] = {}  # those that are timed, oldest first: due, attempt
         self._running: dict[asyncio.Task[Outcome], int] = {}
         self._finished: dict[int, Outcome] = {}
 
@@ -69,11 +84,13 @@ class Coroutines:
         cancelled: asyncio.Future[None] = loop.create_future()
         loop.add_reader(self._site.cancel_fd, _set, cancelled)
         try:
+            self._note_oldest()
             while True:
                 is_due = self._is_alone or time.perf_counter() >= until
                 if not (is_due and first in self._finished):
                     self._begin(waiting)
                 if first in self._finished and (is_due or not self._running):
+                    self._note_none()
                     return self._take(first)
                 await self._wait_for_some(cancelled, until if first in self._finished else None)
                 if cancelled.done() or self._site.is_cancelled():
@@ -81,8 +98,6 @@ class Coroutines:
         finally:
             loop.remove_reader(self._site.cancel_fd)
             cancelled.cancel()
-            if self._step.timeout is not None:
-                self._site.slot.end_attempt()
 
     def _begin(self, waiting: Iterator[tuple[int, Any, int]]) -> None:
         while len(self._running) < self._at_once and (following := next(waiting, None)) is not None:
@@ -97,10 +112,6 @@ class Coroutines:
 
     async def _wait_for_some(self, cancelled: asyncio.Future[None], until: float | None) -> None:
         timeout_s = None if until is None else max(0.0, until - time.perf_counter())
-        limit_s = self._step.timeout
-        if limit_s is not None:
-            self._site.slot.begin_attempt(0, self._attempt, 2 * limit_s)  # A5
-            timeout_s = limit_s / 2 if timeout_s is None else min(timeout_s, limit_s / 2)
         awaited: list[asyncio.Future[Any]] = [*self._running, cancelled]
         await asyncio.wait(awaited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         for task in [task for task in self._running if task.done()]:
@@ -113,14 +124,15 @@ class Coroutines:
             if error is not None:
                 await asyncio.sleep(backoff_s(step.retry, attempts))
             attempts += 1
-            self._attempt = attempts
             try:
-                value = await self._call(item)
+                value = await self._call(item, attempts)
             except KillSwitch as switch:
                 raise Killed(switch.reason) from None
-            except LEAVING:
+            except (Stopped, *LEAVING):
                 raise
-            except BaseException as raised:  # noqa: BLE001 - that is the item's error, and goes back as such
+            except BaseException as raised:  # that is the item's error, and goes back as such
+                if self._is_closed:
+                    raise
                 error = raised
             else:
                 if issubclass(type(value), KillSwitch):
@@ -128,23 +140,56 @@ class Coroutines:
                 return value, None, attempts
         return None, error, attempts
 
-    async def _call(self, item: Any) -> Any:
-        given = self._step.call(item)
-        if self._step.timeout is None:
-            return await given
-        timer = asyncio.timeout(self._step.timeout)
+    async def _call(self, item: Any, attempts: int) -> Any:
+        """Call the stage's function once, under its timeout if it has one."""
+        limit_s = self._step.timeout
+        if limit_s is None:
+            return await self._step.call(item)
+        call, began_at = object(), time.monotonic()
+        self._calls[call] = (began_at + PATIENCE * limit_s, attempts)
+        self._note_oldest()
+        timer = asyncio.timeout(limit_s)
         try:
             async with timer:
-                return await given
-        except TimeoutError as error:
-            if not timer.expired():
-                raise  # the user's own
-            where = innermost(error.__context__ or error)
-            msg = f"took longer than {self._step.timeout} s{where}"
-            raise ItemTimeoutError(msg) from error
+                value = await self._step.call(item)
+        except (KillSwitch, *LEAVING):
+            raise
+        except BaseException as error:
+            self._end(call)
+            if not (timer.expired() or time.monotonic() > began_at + limit_s):
+                raise
+            raise self._late(innermost(error.__context__ or error)) from error
+        self._end(call)
+        if time.monotonic() > began_at + limit_s:
+            raise self._late("")
+        return value
+
+    def _late(self, where: str) -> ItemTimeoutError:
+        return ItemTimeoutError(f"took longer than {self._step.timeout} s{where}")
+
+    def _end(self, call: object) -> None:
+        del self._calls[call]
+        self._note_oldest()
+
+    def _note_oldest(self) -> None:
+        """Tell in the slot when this process is to be ended, because of the oldest call that goes on (A5)."""
+        self._note_none()
+        for due_at, attempts in self._calls.values():
+            self._site.slot.begin_attempt(0, attempts, due_at - time.monotonic())
+            return
+
+    def _note_none(self) -> None:
+        """Tell in the slot that this process need not be ended.
+
+        Raises:
+            Stopped: it has to be, and the run was cancelled before it was.
+        """
+        if self._step.timeout is not None and self._site.slot.end_attempt() and self._site.is_watched:
+            raise self._site.late(self._step)
 
     def close(self) -> None:
         """End what is under way: ``CancelledError`` is raised in it."""
+        self._is_closed = True
         if not self._running or self._step.loop.is_closed():
             return
         tasks, self._running = list(self._running), {}

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpengine.errors import StageError
-from mpengine.stages import SKIP, KillSwitch
-from mpengine.worker.chain import Killed, Stopped, attempt
+from mpengine.worker.chain import Stopped, attempt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,34 +50,5 @@ def call_group(step: Step, items: Sequence[Any], site: Site, attempts: int) -> t
 
 def _call(step: Step, items: Sequence[Any], site: Site, before: int) -> tuple[list[Outcome], int]:
     given, error, attempts = attempt(step, list(items), site, attempts=before)
-    values: list[Any] = [None] * len(items)
-    if error is None:
-        try:
-            values = _results_of(step, given, len(items))
-        except Exception as raised:  # noqa: BLE001 - what cannot be made a list of results is the items' error
-            error = raised
+    values = [None] * len(items) if error is not None else given
     return [(value, error, attempts) for value in values], attempts - before - 1
-
-
-def _results_of(step: Step, given: Any, count: int) -> list[Any]:
-    """Return the results that a call has given, one for each item.
-
-    Raises:
-        StageError: there are not as many.
-        Killed: one of them is a ``KillSwitch``.
-    """
-    if given is SKIP:
-        return [SKIP] * count
-    if given is None or isinstance(given, str | bytes):
-        msg = (
-            f"stage {step.name!r} has batch={step.batch} and must return a list of results, not {type(given).__name__}"
-        )
-        raise StageError(msg)
-    values = list(given)
-    if len(values) != count:
-        msg = f"stage {step.name!r} was given {count} items and returned {len(values)} results"
-        raise StageError(msg)
-    for value in values:
-        if issubclass(type(value), KillSwitch):
-            raise Killed(value.reason)
-    return values

@@ -82,13 +82,26 @@ class Stream:
         self._site.slot.begin_attempt(stage, self._attempts, max(0.0, self._step.timeout - self._spent_s))
         try:
             may_be_more = self._take(report, position, until, budget)
-        finally:
-            is_late = self._site.slot.end_attempt()
-            self._spent_s += time.perf_counter() - began
-        if is_late:
-            self.close()
-            raise self._site.late(self._step)
+        except (Killed, KillSwitch, *LEAVING):
+            raise
+        except BaseException:
+            self._end_attempt(began)
+            raise
+        self._end_attempt(began)
         return may_be_more
+
+    def _end_attempt(self, began: float) -> None:
+        """Note that nothing is timed any more.
+
+        Raises:
+            ItemTimeoutError: it took too long.
+            Stopped: the same, and the run was cancelled before this process was ended for it.
+        """
+        self._spent_s += time.perf_counter() - began
+        if self._site.slot.end_attempt():
+            error = self._site.late(self._step)
+            self.close()
+            raise error
 
     def _take(self, report: Report, position: int, until: float, budget: int) -> bool:
         """Take results; return whether there may be more."""
