@@ -378,7 +378,8 @@ def test_a_cancelled_run_calls_no_further_handler(engine):
         if error.index == 5:
             engine.cancel("seen enough")
 
-    result = engine.run([range(100), stage(fail_on(*range(100)), on_error="side", error_handler=cancel_at_five)])
+    member = stage(fail_on(*range(100)), on_error="side", error_handler=cancel_at_five, workers=1)
+    result = engine.run([range(100), member])
     assert (type(result), result.reason) == (Err, "seen enough")
     assert seen[:6] == list(range(6))
     assert len(seen) < 100
