@@ -22,16 +22,20 @@ async def waits(item):
     return item
 
 
+async def many_later(item):
+    yield item
+
+
+def named(name, fn=plain, **options):
+    return Stage(fn, name=name, **options)
+
+
 def plan_of(*stages):
     return make_plan(stages, default_buffer=7, default_policy=ErrorPolicy.RAISE)
 
 
 def names(plan):
     return [[stage.name for stage in chain.stages] for chain in plan.chains]
-
-
-def named(name, fn=plain, **options):
-    return Stage(fn, name=name, **options)
 
 
 def test_stages_that_ask_for_nothing_fuse():
@@ -92,35 +96,63 @@ def test_a_pipeline_without_stages_cannot_run():
         plan_of()
 
 
+@pytest.mark.parametrize("kind", ["thread", "async"])
+def test_what_this_version_cannot_run_is_refused_by_stage_and_option(kind):
+    with pytest.raises(PipelineError, match=f"stage 'b': kind='{kind}' cannot run in this version"):
+        plan_of(named("a"), named("b", kind=kind))
+
+
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("member", "told"),
     [
-        ({"kind": "thread"}, "kind='thread'"),
-        ({"kind": "async"}, "kind='async'"),
-        ({"timeout": 1.5}, "timeout="),
-        ({"batch": 4}, "batch="),
-        ({"concurrency": 4}, "concurrency="),
-        ({"idempotent": False}, "idempotent=False"),
-        ({"retries": Retry(2, backoff_s=0.1)}, r"Retry\(backoff_s=...\)"),
-        ({"on_error": "emit"}, "on_error='emit'"),
-        ({"on_error": "side"}, "on_error='side'"),
+        (named("b", many, batch=2), "batch= is for functions that return, not for generators"),
+        (named("b", waits, batch=2), "batch= is not for an async def; concurrency= runs several items at once"),
+        (named("b", many_later, batch=2), "batch= is for functions that return"),
+        (named("b", concurrency=2), "concurrency= is for an async def"),
+        (named("b", retries=1, idempotent=False), "retries= would run an item twice, which idempotent=False forbids"),
+        (named("b", retries=Retry(2, backoff_s=1), idempotent=False), "retries= would run an item twice"),
+        (named("b", on_error="side"), "on_error='side' needs an error_handler"),
+        (named("b", error_handler=print), "error_handler is never called under on_error='raise'; use 'side'"),
+        (named("b", on_error="drop", error_handler=print), "error_handler is never called under on_error='drop'"),
     ],
 )
-def test_what_this_version_cannot_run_is_refused_by_stage_and_option(options, told):
-    with pytest.raises(PipelineError, match=f"stage 'b': {told} cannot run in this version"):
-        plan_of(named("a"), named("b", **options))
+def test_options_that_contradict_each_other_are_refused_by_stage(member, told):
+    with pytest.raises(PipelineError, match=f"stage 'b': .*{told}"):
+        plan_of(named("a"), member)
 
 
-def test_an_async_function_is_refused():
-    with pytest.raises(PipelineError, match="stage 'waits': an async def function cannot run"):
-        plan_of(Stage(waits))
+def test_a_default_policy_needs_its_handlers_too():
+    with pytest.raises(PipelineError, match="stage 'a': on_error='side' needs an error_handler"):
+        make_plan([named("a")], default_buffer=1, default_policy=ErrorPolicy.SIDE)
+    plan = make_plan([named("a", error_handler=print)], default_buffer=1, default_policy=ErrorPolicy.SIDE)
+    assert plan.policies == (ErrorPolicy.SIDE,)
 
 
-def test_everything_that_cannot_run_is_told_at_once():
-    with pytest.raises(PipelineError, match=r"timeout=, batch=, on_error='emit' cannot run"):
-        plan_of(named("a", timeout=1, batch=2, on_error="emit"))
+@pytest.mark.parametrize("member", [named("b", batch=4), named("b", waits), named("b", waits, concurrency=4)])
+def test_what_takes_several_items_at_once_has_a_chain_to_itself(member):
+    plan = plan_of(named("a"), member, named("c"))
+
+    assert names(plan) == [["a"], ["b"], ["c"]]
+    assert [chain.unit for chain in plan.chains] == [1, member.batch or member.concurrency, 1]
 
 
-def test_a_default_policy_that_cannot_run_is_refused_too():
-    with pytest.raises(PipelineError, match="on_error='emit'"):
-        make_plan([named("a")], default_buffer=1, default_policy=ErrorPolicy.EMIT)
+def test_an_async_generator_has_a_chain_to_itself_and_fans_out():
+    plan = plan_of(named("a"), named("b", many_later), named("c"))
+
+    assert names(plan) == [["a"], ["b"], ["c"]]
+    assert [chain.fans_out for chain in plan.chains] == [False, True, False]
+
+
+def test_the_buffer_before_a_stage_holds_at_least_what_it_takes_at_once():
+    assert [chain.buffer for chain in plan_of(named("a", batch=32), named("b", batch=4, buffer=2)).chains] == [32, 4]
+
+
+def test_timeouts_back_offs_and_what_must_not_run_twice_fuse_like_any_other():
+    stages = (
+        named("a", timeout=1.5), named("b", retries=Retry(2, backoff_s=1)), named("c", idempotent=False),
+        named("d", on_error="emit"),
+    )  # fmt: skip
+    (chain,) = plan_of(*stages).chains
+
+    assert (chain.once_from, chain.unit) == (2, 1)
+    assert chain.policies[3] is ErrorPolicy.EMIT

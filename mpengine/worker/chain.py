@@ -21,7 +21,7 @@ from mpengine.stages import SKIP, KillSwitch, WorkerState
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from mpengine.policies import Retry
     from mpengine.stages import Stage
@@ -61,7 +61,7 @@ class Step:
         self.fans_out = stage.is_generator
         self.batch = stage.batch
         self.timeout = stage.timeout
-        self.is_async = stage.is_async and not stage.is_generator
+        self.is_async = stage.is_async
         self.concurrency = stage.concurrency
         self.idempotent = stage.idempotent
         self.state = WorkerState(worker_id)
@@ -80,8 +80,6 @@ class Step:
         self._function: Callable[..., Any] = function
         self._extra: tuple[Any, ...] = (self.state,) if stage.takes_state else ()
         self.call: Callable[[Any], Any] = self._call_with_state if self._extra else function
-        if stage.is_async and stage.is_generator:
-            self._plain_call, self.call = self.call, self._drain
         if self.batch is not None:
             self._plain_call, self.call = self.call, self._call_with_list
 
@@ -107,21 +105,6 @@ class Step:
             if issubclass(type(value), KillSwitch):
                 raise value
         return values
-
-    def _drain(self, item: Any) -> Iterator[Any]:
-        """Iterate over what an async generator function gives, on the stage's own event loop."""
-        given: AsyncIterator[Any] = aiter(self._plain_call(item))
-        try:
-            while True:
-                try:
-                    value = self.loop.run_until_complete(_next_of(given))
-                except StopAsyncIteration:
-                    return
-                yield value
-        finally:
-            closer = getattr(given, "aclose", None)
-            if closer is not None:
-                self.loop.run_until_complete(closer())
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -162,10 +145,6 @@ class Step:
         runner, self._runner = self._runner, None
         if runner is not None:
             runner.close()
-
-
-async def _next_of(given: AsyncIterator[Any]) -> Any:
-    return await anext(given)
 
 
 class Chain:

@@ -23,7 +23,7 @@ from mpengine.stages import KillSwitch
 from mpengine.worker.chain import LEAVING, Killed, Stopped, backoff_s
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterator
 
     from mpengine.worker.chain import Site, Step
     from mpengine.worker.groups import Outcome
@@ -199,10 +199,51 @@ class Coroutines:
             self._step.loop.run_until_complete(_settle(tasks))
 
 
+def drain(given: AsyncIterator[Any], loop: asyncio.AbstractEventLoop, site: Site) -> Iterator[Any]:
+    """Iterate over what an async generator gives; it stands still between two of its values (A1, A4).
+
+    Raises:
+        Stopped: the run was cancelled, which was raised in the generator as ``CancelledError``.
+    """
+    values = aiter(given)
+    try:
+        while True:
+            try:
+                value = loop.run_until_complete(_next_of(values, site))
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        closer = getattr(values, "aclose", None)
+        if closer is not None:
+            loop.run_until_complete(closer())
+
+
+async def _next_of(values: AsyncIterator[Any], site: Site) -> Any:
+    loop = asyncio.get_running_loop()
+    cancelled: asyncio.Future[None] = loop.create_future()
+    following = asyncio.ensure_future(_await(anext(values)))
+    loop.add_reader(site.cancel_fd, _set, cancelled)
+    try:
+        await asyncio.wait([following, cancelled], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        loop.remove_reader(site.cancel_fd)
+        cancelled.cancel()
+    if not following.done():
+        following.cancel()
+        await _settle([following])
+        raise Stopped
+    return following.result()
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 
 
-async def _settle(tasks: list[asyncio.Task[Outcome]]) -> None:
+async def _settle(tasks: list[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -81,7 +81,7 @@ class Job:
         self._coroutines: Coroutines | None = None
         self._waiting: Iterator[tuple[int, Any, int]] = iter(())
         head = chain.steps[0]
-        if head.is_async:
+        if head.is_async and not head.fans_out:
             from mpengine.worker.coroutines import Coroutines
 
             self._coroutines = Coroutines(head, site, is_alone=window.careful)

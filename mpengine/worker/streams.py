@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mpengine.stages import SKIP, KillSwitch
-from mpengine.worker.chain import LEAVING, Killed
+from mpengine.worker.chain import LEAVING, Killed, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ class Stream:
                     return False
             except KillSwitch as switch:
                 raise Killed(switch.reason) from None
-            except (Killed, *LEAVING):
+            except (Killed, Stopped, *LEAVING):
                 raise
             except BaseException as error:  # noqa: BLE001 - that is the item's error, and goes back as such
                 if not self._step.retry.is_worth_it(error, self._attempts):
@@ -82,7 +82,7 @@ class Stream:
         self._site.slot.begin_attempt(stage, self._attempts, max(0.0, self._step.timeout - self._spent_s))
         try:
             may_be_more = self._take(report, position, until, budget)
-        except (Killed, KillSwitch, *LEAVING):
+        except (Killed, Stopped, KillSwitch, *LEAVING):
             raise
         except BaseException:
             self._end_attempt(began)
@@ -106,7 +106,7 @@ class Stream:
     def _take(self, report: Report, position: int, until: float, budget: int) -> bool:
         """Take results; return whether there may be more."""
         if self._iterator is None:
-            self._iterator = iter(self._step.call(self._item))
+            self._iterator = self._begin()
         for value in self._iterator:
             if issubclass(type(value), KillSwitch):
                 raise Killed(value.reason)
@@ -118,6 +118,14 @@ class Stream:
             if len(report.results) >= budget or time.perf_counter() >= until:
                 return True
         return False
+
+    def _begin(self) -> Iterator[Any]:
+        given = self._step.call(self._item)
+        if not self._step.is_async:
+            return iter(given)
+        from mpengine.worker.coroutines import drain
+
+        return drain(given, self._step.loop, self._site)
 
     def close(self) -> None:
         """Close the generator; what that raises is of no consequence any more."""

@@ -1,6 +1,7 @@
 """Stages that are an async def: as many items at once as concurrency says, and everything that holds for others."""
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ import pytest
 from mpengine import SKIP, Err, ItemError, ItemTimeoutError, KillSwitch, Retry, WorkerDiedError, stage
 
 SLOW = pytest.mark.slow
-FOR_EVER_S = 300
+FOR_EVER_S = 50
 
 
 async def double_later(x):
@@ -85,8 +86,9 @@ class Client:
 
     async def __call__(self, x):
         self.calls += 1
+        number = self.calls
         await asyncio.sleep(0)
-        return x, self.calls
+        return x, number
 
     async def close(self):
         await asyncio.sleep(0)
@@ -270,15 +272,13 @@ def test_a_coroutine_whose_time_is_up_is_cancelled_and_fails_alone(kind, make_en
 
 
 async def block(x):
-    time.sleep(FOR_EVER_S)
+    stages.block()
 
 
 async def refuse_to_end(x):
     while True:
-        try:
+        with contextlib.suppress(asyncio.CancelledError):  # goes on all the same
             await asyncio.sleep(FOR_EVER_S)
-        except asyncio.CancelledError:
-            pass  # goes on all the same
 
 
 @SLOW
@@ -306,7 +306,7 @@ def test_a_coroutine_that_comes_back_too_late_fails(kind, make_engine, how):
         if x != 2:
             return x
         if how == "blocks":
-            time.sleep(0.15)
+            stages.block(0.15)
             return x
         try:
             await asyncio.sleep(FOR_EVER_S)

@@ -408,7 +408,9 @@ def test_side_without_a_handler_is_refused(make_engine):
     with pytest.raises(PipelineError, match="needs an error_handler"):
         make_engine("inline").run([[1], stage(stages.keep, on_error="side")])
     with pytest.raises(PipelineError, match="needs an error_handler"):
-        make_engine("inline", on_error="side").run([[1], stage(stages.keep, name="a", error_handler=print), stages.keep])
+        make_engine("inline", on_error="side").run(
+            [[1], stage(stages.keep, name="a", error_handler=print), stages.keep]
+        )
 
 
 def test_the_engines_policy_holds_where_a_stage_names_none(kind, make_engine):

@@ -1,11 +1,14 @@
 """Random pipelines give the same on any number of workers, inline, and as a plain Python loop."""
 
+import asyncio
+from collections import Counter
+
 import engine_stages as stages
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpengine import SKIP, Engine, stage
+from mpengine import SKIP, Engine, ItemError, Retry, stage
 
 pytestmark = pytest.mark.slow
 
@@ -69,42 +72,123 @@ def flaky(number):
     return fail_once
 
 
-MAKERS = (add, skip_multiples, fail_on_multiples, stop_on_multiples, repeat, repeat_and_fail, flaky)
+def listed(number):
+    """A list at a time; a list with a bad item in it fails as a whole."""
+
+    def add_all(xs):
+        if any(x % number == 0 for x in xs):
+            raise ValueError(xs)
+        return [x + 1 for x in xs]
+
+    return add_all
+
+
+def later(number):
+    async def add_later(x):
+        await asyncio.sleep(0)
+        if x % number == 0:
+            raise ValueError(x)
+        return x + 1
+
+    return add_later
+
+
+def repeat_later(number):
+    async def give(x):
+        for copy in range(x % number):
+            await asyncio.sleep(0)
+            yield x + copy
+
+    return give
+
+
+def patient(number):
+    """As ``flaky``, with a wait in between."""
+    return flaky(number)
+
+
+MENDED = (flaky, patient)
+MANY = (repeat, repeat_and_fail, repeat_later)
+MAKERS = (
+    add, skip_multiples, fail_on_multiples, stop_on_multiples, repeat, repeat_and_fail, flaky, listed, later,
+    repeat_later, patient,
+)  # fmt: skip
 STAGE = st.tuples(
     st.sampled_from(MAKERS),
     st.integers(2, 5),
     st.sampled_from([None, None, 1, 2, 3]),
     st.sampled_from([None, None, 1, 3, 10]),
+    st.sampled_from(["drop", "emit", "side"]),
+    st.booleans(),
 )
 
 
+class Error:
+    """What an ItemError is compared with: in which stage which source item has failed."""
+
+    def __init__(self, stage, index):
+        self.key = ("error", stage, index)
+
+
+def run_one(maker, number, x):
+    """What a stage gives for an item, and whether it fails in the end."""
+    if maker in MENDED:
+        return [x], False
+    given = []
+    try:
+        if maker is listed:
+            given += maker(number)([x])
+        elif maker is later:
+            if x % number == 0:
+                return [], True
+            given.append(x + 1)
+        elif maker is repeat_later:
+            given += [x + copy for copy in range(x % number)]
+        elif maker in (repeat, repeat_and_fail):
+            for value in maker(number)(x):
+                given.append(value)
+        elif (value := maker(number)(x)) is not SKIP:
+            given.append(value)
+    except (ValueError, StopIteration):
+        return given, True
+    return given, False
+
+
 def expected(source, described):
-    """The plain loop: what the pipeline gives, and how many items each stage processes and fails."""
-    items = list(source)
-    books = []
-    for maker, number, _, _ in described:
-        function, out, failed = maker(number), [], 0
-        for x in items:
-            try:
-                if maker in (repeat, repeat_and_fail):
-                    for value in function(x):
-                        out.append(value)  # noqa: PERF402 - what came before a failure counts
-                elif maker is flaky:
-                    out.append(x)
-                elif (value := function(x)) is not SKIP:
-                    out.append(value)
-            except (ValueError, StopIteration):
-                failed += 1
-        books.append((len(items), failed, sum(x % number == 0 for x in items) if maker is flaky else 0))
+    """The plain loop: what the pipeline gives, what each stage processes and fails, and what handlers get."""
+    items = [(x, index) for index, x in enumerate(source)]
+    books, handled = [], []
+    for place, (maker, number, _, _, policy, _) in enumerate(described):
+        entered = [x for x, _ in items if type(x) is not Error]
+        out, failed = [], 0
+        for x, index in items:
+            given, fails = ([x], False) if type(x) is Error else run_one(maker, number, x)
+            out += [(value, index) for value in given]
+            failed += fails
+            if fails and policy == "emit":
+                out.append((Error(f"s{place}", index), index))
+            elif fails and policy == "side":
+                handled.append((f"s{place}", index))
+        books.append((len(entered), failed, sum(x % number == 0 for x in entered) if maker in MENDED else 0, policy))
         items = out
-    return items, books
+    return [x for x, _ in items], books, handled
 
 
-def build(described):
+def build(described, handled):
+    def note(error):
+        handled.append((error.stage, error.index))
+
     return [
-        stage(maker(number), workers=workers, buffer=buffer, retries=int(maker is flaky), on_error="drop")
-        for maker, number, workers, buffer in described
-    ]
+        stage(
+            maker(number), name=f"s{place}", workers=workers, buffer=buffer, on_error=policy,
+            error_handler=note if policy == "side" else None,
+            retries=int(maker is flaky) if maker is not patient else Retry(1, backoff_s=1e-4, jitter=0.5),
+            batch=number if maker is listed else None,
+            concurrency=number if maker is later else 1,
+            idempotent=not is_once or maker in MENDED or maker is listed,
+        )
+        for place, (maker, number, workers, buffer, policy, is_once) in enumerate(described)
+    ]  # fmt: skip
 
 
 @pytest.fixture
@@ -127,24 +211,32 @@ def engines():
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.timeout(120)
 def test_random_pipelines_give_the_same_everywhere(engines, length, described, is_list):
-    if sum(maker in (repeat, repeat_and_fail) for maker, *_ in described) > 2:
+    if sum(maker in MANY for maker, *_ in described) > 2:
         length = min(length, 30)
-    values, books = expected(range(length), described)
+    values, books, handled = expected(range(length), described)
     for workers, engine in engines.items():
         source = list(range(length)) if is_list else iter(range(length))
-        result = engine.run([source, *build(described)])
-        report = result.unwrap()
-        assert (sorted(report.values) if workers == "unordered" else report.values) == (
-            sorted(values) if workers == "unordered" else values
-        ), workers
-        for book, (entered, failed, retried) in zip(report.snapshot.stages, books, strict=True):
+        heard = []
+        report = engine.run([source, *build(described, heard)]).unwrap()
+        if workers == "unordered":
+            assert Counter(map(key_of, report.values)) == Counter(map(key_of, values))
+        else:
+            assert list(map(key_of, report.values)) == list(map(key_of, values)), workers
+        assert sorted(heard) == sorted(handled)
+        for book, (entered, failed, retried, policy) in zip(report.snapshot.stages, books, strict=True):
             assert book.processed == book.succeeded + book.failed + book.skipped == entered
-            assert (book.failed, book.dropped, book.retried) == (failed, failed, retried)
+            assert (book.failed, book.retried) == (failed, retried)
+            assert book.emitted_errors == (failed if policy == "emit" else 0)
+            assert book.dropped == (0 if policy == "emit" else failed)
         snapshot = report.snapshot
         assert snapshot.source_items == length
         assert snapshot.delivered == len(values)
         assert (snapshot.failed, snapshot.cancelled) == (0, 0)
-        assert len(report.errors) == min(1000, sum(failed for _, failed, _ in books))
+        assert len(report.errors) == min(1000, sum(failed for _, failed, *_ in books))
+
+
+def key_of(value):
+    return ("error", value.stage, value.index) if isinstance(value, ItemError) else getattr(value, "key", value)
 
 
 def test_workers_that_come_from_a_fork_server_give_the_same_too():

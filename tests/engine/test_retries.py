@@ -46,7 +46,7 @@ def later(function):
 
 
 FORMS = {
-    "function": lambda function, **options: stage(function, **options),
+    "function": stage,
     "generator": lambda function, **options: stage(many(function), **options),
     "list": lambda function, **options: stage(all_of(function), batch=1, **options),
     "async": lambda function, **options: stage(later(function), **options),
@@ -105,30 +105,19 @@ def test_cancelling_interrupts_a_wait_at_once(make_engine, tmp_path, form, how):
     """A wait of minutes, in a run whose grace is minutes as well: it ends, or the test's own timeout does."""
     member = FORMS[form](fail_until(tmp_path, 1), retries=FOR_EVER)
     engine = make_engine("fork", grace_s=300, workers=1)
-
-    def source():
-        yield 1
-        assert is_asked.wait(20)
-
-    is_asked = threading.Event()
-    results = engine.iter([source, member])
+    results = engine.iter([[1], member])
     has_begun = tmp_path / "1"
     while not has_begun.exists():  # the only sign that a worker gives; it is about to fail, or has
-        os_wait()
+        time.sleep(0.005)
     if how == "cancel":
         engine.cancel("enough")
     else:
         results.close()
-    is_asked.set()
     if how == "cancel":
         with pytest.raises(Exception, match="enough"):
             list(results)
         assert results.result.reason == "enough"
     assert results.result.report.snapshot.stages[0].failed == 0
-
-
-def os_wait():
-    time.sleep(0.005)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -82,7 +82,15 @@ def spin(x):
         pass
 
 
-HANGS = [hang_in_c, hang_in_c_and_return, hang_in_c_and_raise, stop_itself, block_every_signal, spin, stages.never_return]
+HANGS = [
+    hang_in_c,
+    hang_in_c_and_return,
+    hang_in_c_and_raise,
+    stop_itself,
+    block_every_signal,
+    spin,
+    stages.never_return,
+]
 
 
 @SLOW
