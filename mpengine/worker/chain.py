@@ -88,7 +88,7 @@ class Step:
 
     def _call_with_list(self, items: list[Any]) -> list[Any]:
         """Return a list of results, one for each item, or raise: a call that gives anything else has failed."""
-        given = self._plain_call(items)
+        given = self._plain_call(list(items))  # its own, to do with as it likes
         if given is SKIP:
             return [SKIP] * len(items)
         if issubclass(type(given), KillSwitch):

@@ -49,6 +49,6 @@ def call_group(step: Step, items: Sequence[Any], site: Site, attempts: int) -> t
 
 
 def _call(step: Step, items: Sequence[Any], site: Site, before: int) -> tuple[list[Outcome], int]:
-    given, error, attempts = attempt(step, list(items), site, attempts=before)
+    given, error, attempts = attempt(step, items, site, attempts=before)
     values = [None] * len(items) if error is not None else given
     return [(value, error, attempts) for value in values], attempts - before - 1
