@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpengine.coordinator.failures import Failures, restore
 from mpengine.coordinator.outlet import Delivery, End, Outlet
+from mpengine.coordinator.snapshots import Snapshots
 from mpengine.errors import InternalError
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.lifecycles import RunState
@@ -40,7 +41,7 @@ class Coordinator:
         outlet: where results come out.
         failures: what failed.
         crash: what went wrong in the loop itself; None if nothing did.
-        ended_at: when the workers had been seen off; None before.
+        snapshots: takes the run's snapshots.
     """
 
     def __init__(self, plan: Plan, scheduler: Scheduler, backend: Backend) -> None:
@@ -58,7 +59,7 @@ class Coordinator:
         self.outlet = Outlet()
         self.failures = Failures([stage.name for stage in plan.stages])
         self.crash: BaseException | None = None
-        self.ended_at: float | None = None
+        self.snapshots = Snapshots(scheduler, backend.pid_of)
 
     def post(self, event: events.Event) -> None:
         """Tell the loop of an event; from any thread or signal handler (T3)."""
@@ -71,6 +72,7 @@ class Coordinator:
         self._grace_s = grace_s
         self._feed = feed
         self._handlers = handlers
+        self.snapshots.writes_here()
         self._take_in(events.RunStarted(time.monotonic()))
 
     @property
@@ -80,6 +82,7 @@ class Coordinator:
 
     def run(self, *, keep: bool, grace_s: float) -> None:
         """Go on until the run is over, then see everybody off; the body of the loop's thread."""
+        self.snapshots.writes_here()
         try:
             while not self.is_over:
                 self.step()
@@ -90,6 +93,9 @@ class Coordinator:
 
     def step(self) -> None:
         """Wait for something to happen, and take in all of it."""
+        if self._backend.in_caller:
+            self.snapshots.writes_here()
+            self.snapshots.freshen()
         had_mail = self._take_mail()
         if self.is_over:
             return
@@ -138,11 +144,12 @@ class Coordinator:
         except Exception as error:  # noqa: BLE001 - becomes the run's error
             self.give_up(error)
         finally:
-            self.ended_at = time.monotonic()
+            self.snapshots.ended_at = time.monotonic()
             self.outlet.put(End())
 
     def settle_mail(self) -> None:
         """Take in what is left in the mailbox; called by the consumer, once the loop's thread has ended (T1)."""
+        self.snapshots.writes_here()
         while self._mailbox:
             for command in self._scheduler.handle(self._mailbox.popleft()):
                 if isinstance(command, commands.ReportFailure):
@@ -175,7 +182,9 @@ class Coordinator:
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _take_in(self, event: events.Event) -> None:
-        for command in self._scheduler.handle(event):
+        out = self._scheduler.handle(event)
+        self.snapshots.answer()
+        for command in out:
             self._carry_out(command)
 
     def _carry_out(self, command: commands.Command) -> None:

@@ -21,7 +21,6 @@ from mpengine.coordinator.loop import Coordinator
 from mpengine.coordinator.opening import length_of
 from mpengine.coordinator.outlet import Delivery, End
 from mpengine.coordinator.signals import graceful_signals, sigpipe_blocked
-from mpengine.coordinator.snapshots import take_snapshot
 from mpengine.ipc.codec import Broken, PlainCodec, Salvaged
 from mpengine.policies import ErrorPolicy
 from mpengine.results import Err, ItemError, Ok, Report
@@ -182,7 +181,7 @@ class Run:
 
     def snapshot(self) -> Snapshot:
         """Return the figures so far; from any thread."""
-        return take_snapshot(self._scheduler, self.backend.pid_of, self._coordinator.ended_at)
+        return self._coordinator.snapshots.take()
 
     # ------------------------------------------------------------------ the consumer's thread
 

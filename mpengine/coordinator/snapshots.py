@@ -1,12 +1,24 @@
-"""The scheduler's books as a ``Snapshot``, from any thread.
+"""The scheduler's books as a ``Snapshot``, whole, from any thread.
 
-The loop's thread writes the books and takes no lock.  ``Scheduler.version`` is odd while it does, and changes each
-time; a reader that finds it odd or changed has mixed two moments, and reads again.
+The writer is the thread that feeds events to the scheduler: the loop's, and the consumer's before and after it.  It
+takes no lock.  ``Scheduler.version`` is odd while it writes, and changes each time.
+
+V1. A reading counts only if ``version`` was even before it and the same after it.  Any other has mixed two moments and
+    is thrown away: nobody ever sees it.
+V2. A reader that meets the writer in the middle asks it for a copy, which it makes between two events, and waits for
+    that, ``ASK_TRIES`` times ``ASK_S`` at most.
+V3. Who cannot wait, because it *is* the writer (a signal handler that came in between, the collector), or has waited
+    long enough, gets the youngest whole snapshot that was ever taken.  There is one from the beginning.
+V4. Whoever has taken a snapshot leaves it for V3, unless there is a younger one; so no thread ever sees a figure go
+    back.  The lock for that is held for a comparison and a store, and the writer never waits for it but in V3.
 """
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from mpengine.metrics import Snapshot, StageMetrics, WorkerMetrics
@@ -17,32 +29,133 @@ if TYPE_CHECKING:
     from mpengine.scheduler.crew import Worker
     from mpengine.scheduler.scheduler import Scheduler
 
-READ_TRIES = 1000
+READ_TRIES = 3
+ASK_TRIES = 20
+ASK_S = 0.05
+LOCK_S = 1.0
+FRESH_S = 0.1
 
 
-def take_snapshot(scheduler: Scheduler, pid_of: Callable[[int], int | None], ended_at: float | None = None) -> Snapshot:
-    """Return the run's figures.
+class _Request:
+    """A reader's wish for a copy."""
+
+    def __init__(self) -> None:
+        self.answer: queue.SimpleQueue[_Reading] = queue.SimpleQueue()
+        self.is_wanted = True
+
+
+class _Reading:
+    """A whole snapshot, and how old it is beside others."""
+
+    def __init__(self, version: int, snapshot: Snapshot) -> None:
+        self.age = (version, snapshot.elapsed_s)
+        self.snapshot = snapshot
+
+
+class Snapshots:
+    """Takes the snapshots of one run.
 
     Args:
         scheduler: whose books.
         pid_of: the process number for a slot.
+
+    Attributes:
         ended_at: when the run ended; None while it goes on.
     """
-    snapshot = Snapshot()
-    for _ in range(READ_TRIES):
-        before = scheduler.version
+
+    def __init__(self, scheduler: Scheduler, pid_of: Callable[[int], int | None]) -> None:
+        """Take the first, of a run that has not begun."""
+        self._scheduler = scheduler
+        self._pid_of = pid_of
+        self.ended_at: float | None = None
+        self._requests: deque[_Request] = deque()
+        self._lock = threading.RLock()  # a signal handler may come in between and take a snapshot itself
+        self._youngest = _Reading(scheduler.version, _read(scheduler, pid_of, None, 0.0))
+        self._writer = threading.get_ident()
+        self._fresh_until = 0.0
+
+    def take(self) -> Snapshot:
+        """Return the figures of one moment; from any thread or signal handler."""
+        reading = self._read_whole() or self._ask_writer()
+        with_lock = self._lock.acquire(timeout=LOCK_S)  # a process forked at the wrong moment would wait for ever
         try:
-            snapshot = _read(scheduler, pid_of, ended_at)
-        except RuntimeError:  # something changed size while it was looked through
-            continue
-        if before % 2 == 0 and scheduler.version == before:
-            break
-    return snapshot
+            if reading is None:
+                reading = self._youngest
+            elif reading.age >= self._youngest.age:
+                self._youngest = reading
+        finally:
+            if with_lock:
+                self._lock.release()
+        return reading.snapshot
+
+    def _read_whole(self) -> _Reading | None:
+        """Read the books; return None when they were being written (V1)."""
+        for _ in range(READ_TRIES):
+            before = self._scheduler.version
+            if before % 2:
+                return None
+            try:
+                reading = self._read(before)
+            except RuntimeError:  # something changed size while it was looked through
+                continue
+            if self._scheduler.version == before:
+                return reading
+        return None
+
+    def _read(self, version: int) -> _Reading:
+        # The time before the look whether the run has ended: else it could seem to have lasted longer than it did.
+        at, ended_at = time.monotonic(), self.ended_at
+        floor_s = self._youngest.snapshot.elapsed_s
+        started_at = self._scheduler.started_at
+        elapsed_s = max(floor_s, (ended_at or at) - started_at) if started_at else 0.0
+        return _Reading(version, _read(self._scheduler, self._pid_of, ended_at, elapsed_s))
+
+    def _ask_writer(self) -> _Reading | None:
+        """Wait for a copy (V2); None when there is no use in waiting (V3)."""
+        if threading.get_ident() == self._writer:
+            return None
+        request = _Request()
+        try:
+            self._requests.append(request)
+            for _ in range(ASK_TRIES):
+                reading = self._read_whole()  # the writer may have come to rest before it could see the request
+                if reading is not None:
+                    return reading
+                try:
+                    return request.answer.get(timeout=ASK_S)
+                except queue.Empty:
+                    continue
+        finally:
+            request.is_wanted = False
+        return None
+
+    # ------------------------------------------------------------------ the writer's thread
+
+    def writes_here(self) -> None:
+        """Say that the calling thread feeds events to the scheduler from now on."""
+        self._writer = threading.get_ident()
+
+    def answer(self) -> None:
+        """Give a copy to everybody who has asked; between two events."""
+        if self._requests:
+            reading = self._read(self._scheduler.version)
+            while self._requests:
+                request = self._requests.popleft()
+                if request.is_wanted:
+                    request.answer.put(reading)
+
+    def freshen(self) -> None:
+        """See to it that V3 has something young, where the writer's own thread is the one that asks: inline."""
+        at = time.monotonic()
+        if at >= self._fresh_until:
+            self._fresh_until = at + FRESH_S
+            self.take()
 
 
-def _read(scheduler: Scheduler, pid_of: Callable[[int], int | None], ended_at: float | None) -> Snapshot:
+def _read(
+    scheduler: Scheduler, pid_of: Callable[[int], int | None], ended_at: float | None, elapsed_s: float
+) -> Snapshot:
     ledger = scheduler.ledger
-    elapsed_s = max(0.0, (ended_at or time.monotonic()) - scheduler.started_at) if scheduler.started_at else 0.0
     workers = tuple(
         WorkerMetrics(
             worker.worker_id,

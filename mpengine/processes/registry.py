@@ -126,8 +126,9 @@ class ProcessRegistry:
 
     def identity_of(self, worker_id: int) -> ProcessIdentity | None:
         """The live process in this slot; the youngest, should there be more than one."""
-        generations = [generation for slot, generation in self._alive if slot == worker_id]
-        return self._alive[worker_id, max(generations)] if generations else None
+        alive = self._alive.copy()  # another thread may ask, while this one's owner changes it
+        generations = [generation for slot, generation in alive if slot == worker_id]
+        return alive[worker_id, max(generations)] if generations else None
 
     def send_signal(self, worker_id: int, signum: int) -> None:
         """Send a signal to the worker in this slot; to nobody when there is none."""
