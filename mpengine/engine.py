@@ -15,6 +15,7 @@ from mpengine.backends.base import Backend, BackendOptions
 from mpengine.backends.cores import available_cores
 from mpengine.coordinator.opening import on_loop
 from mpengine.coordinator.run import Run, RunOptions, close_backend
+from mpengine.coordinator.scribe import Scribe
 from mpengine.coordinator.stream import ResultStream
 from mpengine.errors import EngineClosedError, EngineError
 from mpengine.metrics import Snapshot
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mpengine.coordinator.awaiting import AsyncResultStream, Consumer, Entrance
-
-_logger = logging.getLogger("mpengine")
 
 DEFAULT_BUFFER = 16384
 DEFAULT_MAX_BYTES = 1 << 30
@@ -115,6 +114,7 @@ class Engine:
         self._backend: Backend | None = None
         self._entrance: Entrance | None = None
         self._last_snapshot = Snapshot()
+        self._scribe = Scribe()
         self._is_warm = False
         self._is_closed = False
         self._pid = os.getpid()
@@ -155,7 +155,9 @@ class Engine:
                 run.cancel(type(error).__name__, error)
             result = run.conclude().with_values(values)
         if isinstance(result, Err) and isinstance(result.cause, Exception):
-            _logger.warning("the run has failed: %s", result.reason)  # for whoever does not look at the result
+            # For whoever does not look at the result.
+            self._scribe.note(logging.WARNING, "the run has failed: %s", result.reason)
+            self._settle_log()
         return result
 
     async def arun(self, stages: Stages, source: object = None, *, collect: bool = True) -> Ok | Err:
@@ -273,6 +275,7 @@ class Engine:
                 max_bytes=self._max_bytes,
                 grace_s=self._grace_s,
                 keep=self._is_warm,
+                scribe=self._scribe,
             )
             return Run(plan, source, self._backend, options, lambda run: self._end(run, pipeline))
 
@@ -324,7 +327,17 @@ class Engine:
                 self._backend = None
             else:
                 backend = None
-        close_backend(backend)
+        try:
+            close_backend(backend)
+        finally:
+            self._settle_log()
+
+    def _settle_log(self) -> None:
+        """Wait for what is to be logged; the scribe stays as long as there are workers."""
+        if self._backend is None:
+            self._scribe.close()
+        else:
+            self._scribe.flush()
 
     # ------------------------------------------------------------------ from anywhere
 
@@ -369,7 +382,10 @@ class Engine:
                 return  # closed from within the run: whoever concludes it lets the workers go (_end)
         with self._starting:
             backend, self._backend = self._backend, None
-        close_backend(backend)
+        try:
+            close_backend(backend)
+        finally:
+            self._scribe.close()
 
     def __repr__(self) -> str:
         """Return what tells engines apart."""

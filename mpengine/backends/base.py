@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mpengine.scheduler.events import Ending, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mpengine.ipc.codec import Codec
+    from mpengine.ipc.messages import Logged
     from mpengine.plan import Plan
     from mpengine.scheduler.commands import Dispatch, Resume
     from mpengine.scheduler.events import Event
@@ -52,6 +53,9 @@ class Backend(Protocol):
 
     runs_user_code: bool
     """Whether a stage function runs in the caller's thread at this moment."""
+
+    on_record: Callable[[Logged, int, int], object]
+    """Gets the log records of workers, each with worker and run number; in the thread that calls ``wait``."""
 
     def begin(self, plan: Plan) -> None:
         """Get ready for a run.

@@ -23,8 +23,11 @@ from mpengine.worker.packing import pack_results
 from mpengine.worker.reports import DONE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mpengine.backends.base import BackendOptions
     from mpengine.ipc.codec import Codec
+    from mpengine.ipc.messages import Logged
     from mpengine.plan import Plan
     from mpengine.scheduler.commands import Dispatch, Resume
 
@@ -43,6 +46,7 @@ class InlineBackend:
         """Start without a run."""
         self._options = options
         self.runs_user_code = False
+        self.on_record: Callable[[Logged, int, int], object] = lambda *_: None  # records go where they always go
         self._plan: Plan | None = None
         self._flag: CancelEvent | None = None
         self._happened: deque[events.Event] = deque()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import socket
 import time
 from collections import deque
@@ -27,8 +28,11 @@ from mpengine.errors import PipelineError
 from mpengine.ipc import messages
 from mpengine.ipc.codec import PickleCodec, dump
 from mpengine.scheduler import events
+from mpengine.worker import courier
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mpengine.backends.base import BackendOptions
     from mpengine.backends.links import Link
     from mpengine.ipc.codec import Codec
@@ -66,6 +70,8 @@ class ProcessBackend:
         self._local_happened: deque[events.Event] = deque()
         self._is_cancelled = False
         self._is_hurried = False
+        self.on_record: Callable[[messages.Logged, int, int], object] = lambda *_: None
+        self._levels = messages.SetLevels(0, ())
         # Two sockets, not a pipe: their close() cannot be overtaken by a wake() that has read the number already.
         self._bell_r, self._bell_w = socket.socketpair()
         for bell in (self._bell_r, self._bell_w):
@@ -86,6 +92,7 @@ class ProcessBackend:
         self._local = LocalWorkers(plan, self.codec, self._post_local) if seats else None
         self._plan = plan
         self._run_id = next(_run_ids)
+        self._levels = messages.SetLevels(logging.root.manager.disable, courier.levels())
         self._is_cancelled = self._is_hurried = False
         self._problems = []
         if self._fleet is None:
@@ -95,7 +102,7 @@ class ProcessBackend:
         self._happened = []
         self._deadlines = Deadlines()
         for link in self._fleet.links.values():
-            self._fleet.send(link, messages.BeginRun(self._run_id, self._dumped))
+            self._send_run(self._fleet, link)
 
     def start_worker(self, worker_id: int) -> None:
         """See ``Backend``."""
@@ -106,9 +113,13 @@ class ProcessBackend:
         link = fleet.links.get(worker_id)
         if link is None:
             link = fleet.start(worker_id)
-            fleet.send(link, messages.BeginRun(self._run_id, self._dumped))
+            self._send_run(fleet, link)
         elif link.greeted:
             self._happened.append(events.WorkerReady(time.monotonic(), worker_id, link.items))
+
+    def _send_run(self, fleet: Fleet, link: Link) -> None:
+        fleet.send(link, self._levels)
+        fleet.send(link, messages.BeginRun(self._run_id, self._dumped))
 
     def dispatch(self, command: Dispatch) -> None:
         """See ``Backend``."""
@@ -243,6 +254,9 @@ class ProcessBackend:
                 link.served = message.run_id
                 if message.run_id == self._run_id:
                     self._problems.extend(message.problems)
+                return None
+            case messages.Logged():
+                self.on_record(message, link.worker_id, self._run_id)
                 return None
             case messages.Goodbye():
                 return None

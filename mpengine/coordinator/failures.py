@@ -1,4 +1,4 @@
-"""Failed items: the first thousand kept for the report, and logged at a limited rate.
+"""Failed items: the first thousand kept for the report, and logged at a limited rate, by the scribe (T2).
 
 An exception that came from a worker is not unpickled on the loop's thread, since that runs its class's code (T2): it is
 kept as it came, and made into an ``ItemError`` by whoever asks.
@@ -19,11 +19,10 @@ from mpengine.scheduler.events import Ending
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mpengine.coordinator.scribe import Scribe
     from mpengine.scheduler.commands import ReportFailure
 
 LOG_EVERY_S = 1.0
-
-_logger = logging.getLogger("mpengine")
 
 
 def restore(error: Any, summary: str, traceback: str) -> BaseException:
@@ -38,11 +37,13 @@ class Failures:
 
     Args:
         names: of the stages.
+        scribe: logs.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], scribe: Scribe) -> None:
         """Start empty."""
         self._names = names
+        self._scribe = scribe
         self._kept: list[ReportFailure] = []
         self._held_back: Counter[int] = Counter()
         self._logged_at: dict[int, float] = {}
@@ -60,14 +61,17 @@ class Failures:
         self._logged_at[report.stage] = at
         held_back = self._held_back.pop(report.stage, 0)
         more = f" ({held_back} more since the last line)" if held_back else ""
-        _logger.warning(
-            "stage %r: item %d failed: %s%s", self._names[report.stage], report.index, report.failure.summary, more
-        )
+        name = self._names[report.stage]
+        self._scribe.note(
+            logging.WARNING, "stage %r: item %d failed: %s%s", name, report.index, report.failure.summary, more,
+            stage=name, worker_id=report.worker_id,
+        )  # fmt: skip
 
     def tell_held_back(self) -> None:
         """Log how many were held back and never told; at the end of a run."""
         for stage, count in sorted(self._held_back.items()):
-            _logger.warning("stage %r: %d more item%s failed", self._names[stage], count, "s" if count > 1 else "")
+            name, plural = self._names[stage], "s" if count > 1 else ""
+            self._scribe.note(logging.WARNING, "stage %r: %d more item%s failed", name, count, plural, stage=name)
         self._held_back.clear()
 
     def item_errors(self) -> list[ItemError]:

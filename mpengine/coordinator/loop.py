@@ -18,15 +18,15 @@ from mpengine.coordinator.snapshots import Snapshots
 from mpengine.errors import InternalError
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.lifecycles import RunState
+from mpengine.worker.chain import summarize
 
 if TYPE_CHECKING:
     from mpengine.backends.base import Backend
     from mpengine.coordinator.feed import Feed
     from mpengine.coordinator.handlers import Handlers
+    from mpengine.coordinator.scribe import Scribe
     from mpengine.plan import Plan
     from mpengine.scheduler.scheduler import Scheduler
-
-_logger = logging.getLogger("mpengine")
 
 
 class Coordinator:
@@ -36,6 +36,7 @@ class Coordinator:
         plan: what is run.
         scheduler: decides.
         backend: runs batches.
+        scribe: logs.
 
     Attributes:
         outlet: where results come out.
@@ -44,11 +45,13 @@ class Coordinator:
         snapshots: takes the run's snapshots.
     """
 
-    def __init__(self, plan: Plan, scheduler: Scheduler, backend: Backend) -> None:
+    def __init__(self, plan: Plan, scheduler: Scheduler, backend: Backend, scribe: Scribe) -> None:
         """Bind the parts; nothing runs yet."""
         self._plan = plan
         self._scheduler = scheduler
         self._backend = backend
+        self._scribe = scribe
+        backend.on_record = scribe.hand_on
         self._feed: Feed | None = None
         self._handlers: Handlers | None = None
         self._grace_s = 0.0
@@ -57,7 +60,7 @@ class Coordinator:
         self._later: list[tuple[float, int]] = []
         self._cancel: commands.CancelRun | None = None
         self.outlet = Outlet()
-        self.failures = Failures([stage.name for stage in plan.stages])
+        self.failures = Failures([stage.name for stage in plan.stages], scribe)
         self.crash: BaseException | None = None
         self.snapshots = Snapshots(scheduler, backend.pid_of)
 
@@ -136,11 +139,12 @@ class Coordinator:
             self._feed.close()
             self._handlers.close()
             for problem in self._backend.finish(keep=keep, grace_s=grace_s):
-                _logger.warning("%s", problem)
+                self._scribe.note(logging.WARNING, "%s", problem)
             patience_s = min(grace_s, 1.0) if self.is_cancelled else grace_s
             for who, role in (("the source", self._feed), ("an error handler", self._handlers)):
                 if not role.join(patience_s):
-                    _logger.warning("%s does not give control back; its thread is left to itself", who)
+                    text = "%s does not give control back; its thread is left to itself"
+                    self._scribe.note(logging.WARNING, text, who)
         except Exception as error:  # noqa: BLE001 - becomes the run's error
             self.give_up(error)
         finally:
@@ -204,7 +208,7 @@ class Coordinator:
                 else:
                     self._backend.start_worker(worker_id)
             case commands.KillWorker(worker_id, why):
-                _logger.error("worker %d is ended: %s", worker_id, why)
+                self._scribe.note(logging.ERROR, "worker %d is ended: %s", worker_id, why)
                 self._backend.kill(worker_id)
             case commands.RetireWorker(worker_id):
                 self._backend.retire(worker_id, self._grace_s)
@@ -235,5 +239,6 @@ class Coordinator:
             self.crash = error
         try:
             self._backend.cancel()
-        except Exception:
-            _logger.exception("the workers could not be told that the run is over")
+        except Exception as failure:  # noqa: BLE001 - the first error is the run's; this one is told
+            text = "the workers could not be told that the run is over: %s"
+            self._scribe.note(logging.ERROR, text, summarize(failure))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mpengine.backends.base import Backend
+    from mpengine.coordinator.scribe import Scribe
     from mpengine.metrics import Snapshot
     from mpengine.plan import Plan
 
@@ -53,6 +54,7 @@ class RunOptions:
         max_bytes: payloads under way may weigh so much.
         grace_s: seconds for workers that are to leave.
         keep: whether workers stay for another run.
+        scribe: logs.
     """
 
     workers: int
@@ -63,6 +65,7 @@ class RunOptions:
     max_bytes: int
     grace_s: float
     keep: bool
+    scribe: Scribe
 
 
 class Run:
@@ -94,7 +97,7 @@ class Run:
             max_items=options.max_items,
         )
         self._scheduler = Scheduler(plan, settings)
-        self._coordinator = Coordinator(plan, self._scheduler, backend)
+        self._coordinator = Coordinator(plan, self._scheduler, backend, options.scribe)
         make_feed = InlineFeed if backend.in_caller else ThreadedFeed
         codec = PlainCodec() if plan.begins_plain else backend.codec
         self._feed: Feed = make_feed(source, codec, self._coordinator.post)

@@ -133,14 +133,78 @@ class Goodbye:
     batches: int
 
 
-Message = BeginRun | RunBatch | ResumeBatch | EndRun | Pill | Hello | Returned | Broken | RunEnded | Goodbye
+@dataclass(frozen=True, slots=True)
+class SetLevels:
+    """To a worker: which log records are wanted.
+
+    ``disable`` is the level of ``logging.disable``; ``levels`` are (logger's name, level) of every logger that has a
+    level of its own, the root logger, whose name is empty, first.
+    """
+
+    disable: int
+    levels: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """From a worker: a log record, formatted as far as that needs the worker.
+
+    ``stage`` is the stage that was under way; ``extra`` are (name, value) of what the caller has added, plain values.
+    """
+
+    name: str
+    level: int
+    level_name: str
+    message: str
+    exc_text: str | None
+    stack: str | None
+    path: str
+    line: int
+    function: str | None
+    created: float
+    thread: int
+    thread_name: str
+    process: int
+    process_name: str
+    stage: str | None
+    extra: tuple[tuple[str, Any], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no pair of a name and a plain value (M2)."""
+        for pair in self.extra:
+            if type(pair) is not tuple or len(pair) != 2 or type(pair[0]) is not str or not is_plain(pair[1]):  # noqa: PLR2004
+                msg = f"a Logged with the wrong extra fields: {pair!r:.200}"
+                raise ProtocolError(msg)
+
+
+def is_plain(value: object) -> bool:
+    """Whether ``value`` is one of the kinds that a log record's extra fields may have on the wire."""
+    return value is None or type(value) in (str, int, float, bool)
+
+
+Message = (
+    BeginRun
+    | RunBatch
+    | ResumeBatch
+    | EndRun
+    | Pill
+    | Hello
+    | Returned
+    | Broken
+    | RunEnded
+    | Goodbye
+    | SetLevels
+    | Logged
+)
 
 KINDS: Final[tuple[type[Any], ...]] = (
-    BeginRun, RunBatch, ResumeBatch, EndRun, Pill, Hello, Returned, Broken, RunEnded, Goodbye,
+    BeginRun, RunBatch, ResumeBatch, EndRun, Pill, Hello, Returned, Broken, RunEnded, Goodbye, SetLevels, Logged,
 )  # fmt: skip
 _NUMBER: Final = {kind: number for number, kind in enumerate(KINDS)}
 _FIELDS: Final = {kind: tuple(f.name for f in fields(kind) if f.name != "payloads") for kind in KINDS}
-_BY_TEXT: Final = {"int": int, "str": str, "bool": bool, "bytes | None": bytes, "str | None": str}
+_BY_TEXT: Final = {
+    "int": int, "str": str, "bool": bool, "float": float, "bytes | None": bytes, "str | None": str,
+}  # fmt: skip
 _TYPES: Final = {
     kind: tuple((_BY_TEXT.get(str(f.type), tuple), "None" in str(f.type)) for f in fields(kind) if f.name != "payloads")
     for kind in KINDS

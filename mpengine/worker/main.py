@@ -1,7 +1,7 @@
 """A worker's main loop: messages in, batches through chains, reports out.  One thread, the main one.
 
-    inbox --> BeginRun, RunBatch, ResumeBatch, EndRun, Pill --> this loop
-    this loop --> Hello, Returned, Broken, RunEnded, Goodbye --> outbox
+    inbox --> SetLevels, BeginRun, RunBatch, ResumeBatch, EndRun, Pill --> this loop
+    this loop --> Hello, Returned, Broken, RunEnded, Goodbye --> outbox <-- Logged <-- whoever logs
 
 W1. The worker writes to its own slot, its own outbox and nothing else that anybody reads (K1, K3).
 W2. It leaves on a pill, on the end of its inbox, and when its parent dies, which the lifeline sees to.
@@ -24,8 +24,10 @@ from mpengine.ipc.codec import PickleCodec, dump_error
 from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock
 from mpengine.ipc.lastwords import leave_words
 from mpengine.ipc.mpqueue import MPQueue
+from mpengine.worker import courier
 from mpengine.worker.chain import UNREADABLE, BrokenStageError, Chain, Site, failure_of, pickled
 from mpengine.worker.jobs import Job, Window
+from mpengine.worker.outbox import Outbox
 from mpengine.worker.packing import pack_results
 from mpengine.worker.reports import DONE, SUSPENDED, Report, Tally
 
@@ -51,12 +53,16 @@ def run_worker(boot: WorkerBoot) -> None:
     bind_flag(event)
     leave_words(boot.control_fd, block.words_start(boot.worker_id))
     inbox = MPQueue(reader_fd=boot.inbox_fd)
-    outbox = MPQueue(writer_fd=boot.outbox_fd)
+    outbox = Outbox(MPQueue(writer_fd=boot.outbox_fd))
+    courier.install(outbox)
     codec = PickleCodec(main_by_value=False)  # what its own __main__ lacks does not pickle by name in the first place
     worker = Worker(boot.worker_id, inbox, outbox, block.slot(boot.worker_id), event, codec)
     try:
-        outbox.put(messages.Hello(os.getpid()))
-        worker.serve()
+        try:
+            outbox.put(messages.Hello(os.getpid()))
+            worker.serve()
+        finally:
+            outbox.send_records()
     except KeyboardInterrupt:
         sys.exit(130)  # user code wants out (W4); a traceback of ours would tell nobody anything
     except BrokenPipeError:
@@ -76,7 +82,7 @@ class Worker:
     """
 
     def __init__(
-        self, worker_id: int, inbox: MPQueue, outbox: MPQueue, slot: Slot, event: CancelEvent, codec: Codec
+        self, worker_id: int, inbox: MPQueue, outbox: Outbox, slot: Slot, event: CancelEvent, codec: Codec
     ) -> None:
         """Begin without a run."""
         self._worker_id = worker_id
@@ -105,6 +111,8 @@ class Worker:
                     self._work(message.batch_id, job, message.budget, message.out_size)
                 case messages.BeginRun():
                     self._dumped = message.payloads
+                case messages.SetLevels():
+                    courier.set_levels(message)
                 case messages.EndRun():
                     self._outbox.put(messages.RunEnded(message.run_id, tuple(self._end_run())))
                 case messages.Pill():
