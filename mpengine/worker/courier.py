@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT: Final = 32_768
 MAX_EXTRA: Final = 64
+MAX_EXTRA_TEXT: Final = 1_000
 
 
 def _note(text: str) -> logging.LogRecord:
@@ -126,7 +127,7 @@ def to_message(record: logging.LogRecord) -> Logged:
         message, exc_text = f"{bounded_repr(record.msg)} (does not format: {summarize(error)})", None
     return Logged(
         name=_text(record.name),
-        level=int(record.levelno),
+        level=int(record.levelno or 0),
         level_name=_text(record.levelname),
         message=_text(message),
         exc_text=None if exc_text is None else _text(exc_text[-MAX_TEXT:]),
@@ -158,7 +159,7 @@ def _extra(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
     added = [(name, value) for name, value in vars(record).items() if name not in _STANDARD]
     for name, value in added[:MAX_EXTRA]:
         if type(value) is str:
-            yield str(name), value[:MAX_TEXT]
+            yield str(name), value[:MAX_EXTRA_TEXT]
         else:
             yield str(name), value if is_plain(value) else bounded_repr(value)
 

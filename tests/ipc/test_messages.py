@@ -26,6 +26,12 @@ EXAMPLES = [
     messages.Broken(0, 1, "summary", "traceback", b"pickled"),
     messages.RunEnded(3, ("a", "b")),
     messages.Goodbye(12),
+    messages.SetLevels(10, (("", 30), ("a.b", 10))),
+    messages.Logged(
+        "a.b", 20, "INFO", "text \udcff", "Traceback", None, "/a/b.py", 3, "f", 1.5, 7, "MainThread", 99, "worker",
+        "parse", (("order", 5), ("who", "me"), ("share", 0.5), ("good", True), ("none", None)),
+    ),
+    messages.Logged("", 0, "", "", None, "stack", "", 0, None, 0.0, 0, "", 0, "", None, ()),
 ]  # fmt: skip
 
 
@@ -124,3 +130,14 @@ def test_a_payload_that_no_memory_holds_is_refused_before_room_is_made_for_it(si
 def test_a_wrong_magic_is_refused_at_once():
     with pytest.raises(ProtocolError, match="cannot begin with"):
         frame_size(b"mpe2" + bytes(messages.HEADER.size))
+
+
+@pytest.mark.parametrize("extra", [(1,), ("ab",), (("a",),), ((1, 2),), (("a", (1,)),), (("a", b"1"),), (["a", 1],)])
+def test_extra_fields_of_a_record_are_pairs_of_a_name_and_a_plain_value(extra):
+    with pytest.raises(ProtocolError):
+        messages.Logged("", 0, "", "", None, None, "", 0, None, 0.0, 0, "", 0, "", None, extra)
+
+    whole = messages.Logged("", 0, "", "", None, None, "", 0, None, 0.0, 0, "", 0, "", None, ())
+    object.__setattr__(whole, "extra", extra)
+    with pytest.raises(ProtocolError):
+        decode(joined(whole))

@@ -1,0 +1,118 @@
+"""Stages that log, each in its own way; workers import them by name."""
+
+import logging
+import multiprocessing.util
+import os
+import signal
+import threading
+import time
+
+from mpengine import SKIP, stage
+
+log = logging.getLogger("user.stages")
+
+
+@stage(name="say it")
+def say(x):
+    log.warning("item %d", x, extra={"item": x})
+    return x
+
+
+@stage(name="say more", workers=1)
+def say_more(x):
+    log.warning("more of %d", x)
+    return x
+
+
+def all_levels(x):
+    log.debug("debug")
+    log.info("info")
+    log.error("error")
+    logging.getLogger("user.loud").debug("loud")
+    return x
+
+
+def unspeakable(x):
+    log.warning("%d", "x")
+    log.warning("%s", threading.Lock(), extra={"lock": threading.Lock()})
+    return x
+
+
+def from_a_thread(x):
+    thread = threading.Thread(target=say.fn, args=(x,))
+    thread.start()
+    thread.join()
+    return x
+
+
+def flood(x):
+    for _ in range(x):
+        log.warning("drop")
+    return x
+
+
+def from_a_signal_handler(x):
+    """Log from everywhere at once: the handler comes in between, also where a message is half written."""
+    signal.signal(signal.SIGALRM, lambda *_: log.warning("handler"))
+    signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+    try:
+        for _ in range(2_000):
+            log.warning("body")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return x
+
+
+def within_a_time_limit(x):
+    """Log until a signal handler raises, as a time limit of the user's own would."""
+
+    def expire(*_):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, expire)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.002, 0.1)  # again, if it came while logging formats, which catches all
+        while True:
+            log.warning("body %s", "x" * 50)
+    except TimeoutError:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return x
+
+
+def in_a_forked_child(x):
+    pid = os.fork()
+    if pid == 0:
+        logging.lastResort = None  # what an unconfigured program has, and writes to stderr
+        for _ in range(100):
+            log.warning("child")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    log.warning("parent")
+    return x
+
+
+def tear_down(state):
+    log.warning("torn down")
+
+
+def log_at_the_end():
+    log.warning("at exit")
+
+
+def log_late(x):
+    multiprocessing.util.Finalize(None, log_at_the_end, exitpriority=10)
+    return x
+
+
+def log_when_terminated(x):
+    def leave(*_):
+        log.warning("terminated")
+        raise SystemExit
+
+    signal.signal(signal.SIGTERM, leave)
+    os.write(int(os.environ["LOGGING_STAGES_FD"]), b"!")
+    time.sleep(600)
+
+
+def nothing(x):
+    return SKIP
