@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mpengine.backends.base import Backend, BackendOptions
 from mpengine.backends.cores import available_cores
+<<<<<<< HEAD
 from mpengine.coordinator.opening import on_loop
 from mpengine.coordinator.run import Run, RunOptions, close_backend
+=======
+from mpengine.coordinator.publishing import Publisher
+from mpengine.coordinator.run import Run, RunOptions
+>>>>>>> bad4db4 (A metrics board: snapshots in a Manager's dict, in a process of its own that nobody waits for)
 from mpengine.coordinator.scribe import Scribe
 from mpengine.coordinator.stream import ResultStream
 from mpengine.errors import EngineClosedError, EngineError
@@ -32,7 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
+<<<<<<< HEAD
     from mpengine.coordinator.awaiting import AsyncResultStream, Consumer, Entrance
+=======
+    from mpengine.monitor.board import BoardAddress, Proxy
+>>>>>>> bad4db4 (A metrics board: snapshots in a Manager's dict, in a process of its own that nobody waits for)
 
 DEFAULT_BUFFER = 16384
 DEFAULT_MAX_BYTES = 1 << 30
@@ -59,7 +68,8 @@ class Engine:
         max_bytes: what the payloads under way may weigh together; 1 GiB by default.
         backend: ``"process"``, or ``"inline"`` to run everything in this thread, for debugging.
         preload: modules that the fork server imports once, so that workers start with them.
-        metrics_interval_s: seconds between published snapshots.
+        metrics_interval_s: seconds between snapshots on the metrics board, which a run gets once it has lasted longer
+            than that; 0: never.  Inline runs have no board.
 
     Raises:
         ValueError: an option is not what it can be; the message names it.
@@ -115,6 +125,7 @@ class Engine:
         self._entrance: Entrance | None = None
         self._last_snapshot = Snapshot()
         self._scribe = Scribe()
+        self._publisher = Publisher(metrics_interval_s, self._scribe)
         self._is_warm = False
         self._is_closed = False
         self._pid = os.getpid()
@@ -157,7 +168,7 @@ class Engine:
         if isinstance(result, Err) and isinstance(result.cause, Exception):
             # For whoever does not look at the result.
             self._scribe.note(logging.WARNING, "the run has failed: %s", result.reason)
-            self._settle_log()
+            self._scribe.close()
         return result
 
     async def arun(self, stages: Stages, source: object = None, *, collect: bool = True) -> Ok | Err:
@@ -294,6 +305,8 @@ class Engine:
             raise
         if pipeline.cancelled is not None:
             run.cancel(pipeline.cancelled)
+        if not run.in_caller:  # which has one thread, so that it can be looked through with a debugger
+            self._publisher.begin(run.snapshot)
 
     def _check_free(self) -> None:
         if os.getpid() != self._pid:
@@ -321,23 +334,23 @@ class Engine:
         with self._starting:
             if run.result is not None:
                 self._last_snapshot = run.result.report.snapshot
+                self._publisher.end(self._last_snapshot)
             self._run = None
             backend = self._backend
             if not self._is_warm or self._is_closed:
                 self._backend = None
             else:
                 backend = None
+        self._let_go(backend)
+
+    def _let_go(self, backend: Backend | None) -> None:
+        """End what is not to be kept, and have everything logged."""
         try:
             close_backend(backend)
         finally:
-            self._settle_log()
-
-    def _settle_log(self) -> None:
-        """Wait for what is to be logged; the scribe stays as long as there are workers."""
-        if self._backend is None:
+            if backend is not None:
+                self._publisher.close()
             self._scribe.close()
-        else:
-            self._scribe.flush()
 
     # ------------------------------------------------------------------ from anywhere
 
@@ -364,6 +377,19 @@ class Engine:
         run = self._run
         return self._last_snapshot if run is None else run.snapshot()
 
+    def metrics(self) -> Proxy | None:
+        """Return the metrics board: ``snapshot().as_dict()``, published every ``metrics_interval_s``.
+
+        Returns:
+            A ``multiprocessing`` ``DictProxy``, whose ``copy()`` gives one whole snapshot; None until there is a board.
+        """
+        return self._publisher.board if os.getpid() == self._pid else None
+
+    @property
+    def metrics_address(self) -> BoardAddress | None:
+        """The arguments that ``mpengine.monitor.board.attach`` takes in any process; None until there is a board."""
+        return self._publisher.address if os.getpid() == self._pid else None
+
     def pids(self) -> list[int]:
         """Return the process numbers of the live workers, in no order; none inline.  From any thread."""
         backend = self._backend
@@ -382,10 +408,14 @@ class Engine:
                 return  # closed from within the run: whoever concludes it lets the workers go (_end)
         with self._starting:
             backend, self._backend = self._backend, None
+<<<<<<< HEAD
         try:
             close_backend(backend)
         finally:
             self._scribe.close()
+=======
+        self._let_go(backend)
+>>>>>>> bad4db4 (A metrics board: snapshots in a Manager's dict, in a process of its own that nobody waits for)
 
     def __repr__(self) -> str:
         """Return what tells engines apart."""

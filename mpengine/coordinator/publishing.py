@@ -1,0 +1,187 @@
+"""Publishes snapshots on the metrics board, off everybody's way.
+
+    run --- begin(take), end(last) --->  this thread  --- update() --->  the board's process
+
+A thread of its own waits for the next moment; everything that may take time, or may never come back, happens on it.
+
+A1. Nothing is started for a run that is over within ``interval_s`` but this thread.
+A2. The board's process stays until ``close``.  If it dies before that, the run goes on without a board; the next run
+    starts another.
+A3. Nobody waits for this thread but ``end``, ``END_S`` at most, so that the last snapshot is there when the run is
+    over; and ``close``, which kills the board's process first and with it whatever the thread waits for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpengine.coordinator.scribe import Scribe
+    from mpengine.metrics import Snapshot
+    from mpengine.monitor.board import BoardAddress, Proxy
+    from mpengine.processes.boardprocess import BoardProcess
+
+READY_S: Final = 30.0
+END_S: Final = 0.5
+JOIN_S: Final = 5.0
+
+
+class Publisher:
+    """Publishes for one engine, run after run.
+
+    Args:
+        interval_s: how long a run lasts before it gets a board, and between two snapshots on it; 0: never.
+        scribe: logs.
+    """
+
+    def __init__(self, interval_s: float, scribe: Scribe) -> None:
+        """Start nothing yet."""
+        self._interval_s = min(interval_s, threading.TIMEOUT_MAX / 2)
+        self._scribe = scribe
+        self._wake = threading.Event()
+        self._is_told = threading.Event()
+        self._lock = threading.RLock()
+        # Under the lock:
+        self._take: Callable[[], Snapshot] | None = None
+        self._last: Snapshot | None = None
+        self._due_at = 0.0
+        self._thread: threading.Thread | None = None
+        self._process: BoardProcess | None = None
+        self._board: Proxy | None = None
+        self._has_failed = False
+
+    # ------------------------------------------------------------------ the engine's side
+
+    def begin(self, take: Callable[[], Snapshot]) -> None:
+        """A run has begun, whose snapshots ``take`` takes."""
+        if self._interval_s <= 0:
+            return
+        with self._lock:
+            self._take = take
+            self._due_at = time.monotonic() + self._interval_s
+            self._has_failed = False
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._publish_all, name="mpengine-publisher", daemon=True)
+                self._thread.start()
+        self._wake.set()
+
+    def end(self, last: Snapshot) -> None:
+        """The run is over; see that its last snapshot is on the board, if there is one (A3)."""
+        with self._lock:
+            self._take = None
+            if self._board is None:
+                return
+            self._last = last
+            self._is_told.clear()
+        self._wake.set()
+        if threading.current_thread() is not self._thread:
+            self._is_told.wait(END_S)
+
+    def close(self) -> None:
+        """End the board's process and the thread; another run starts others."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        self._wake.set()
+        self._bury()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(JOIN_S)
+
+    @property
+    def board(self) -> Proxy | None:
+        """The board; None until there is one."""
+        return self._board
+
+    @property
+    def address(self) -> BoardAddress | None:
+        """What another process needs to find the board; None until there is one."""
+        with self._lock:
+            return None if self._board is None or self._process is None else self._process.where
+
+    # ------------------------------------------------------------------ the thread
+
+    def _publish_all(self) -> None:
+        while self._is_current():
+            self._wake.wait(self._left_s())
+            self._wake.clear()
+            try:
+                self._take_turn()
+            except (TimeoutError, BlockingIOError):
+                pass  # the board's process is stopped, or has no time; the next snapshot may get through
+            except Exception as error:  # noqa: BLE001 - a line in the log; the run needs no board (A2)
+                self._give_up(error)
+            finally:
+                self._is_told.set()
+
+    def _is_current(self) -> bool:
+        """Whether this thread is still to publish, and has not been closed."""
+        return self._thread is threading.current_thread()
+
+    def _left_s(self) -> float | None:
+        with self._lock:
+            return None if self._take is None else max(0.0, self._due_at - time.monotonic())
+
+    def _take_turn(self) -> None:
+        with self._lock:
+            take, last, self._last = self._take, self._last, None
+            at = time.monotonic()
+            if take is not None and at < self._due_at:
+                take = None
+            elif take is not None:
+                self._due_at = at + self._interval_s
+        if last is not None:
+            self._publish(last)
+        if take is not None:
+            self._open()
+            if self._board is not None:
+                self._publish(take())
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        board = self._board
+        if board is not None:
+            board.update(snapshot.as_dict())
+
+    def _open(self) -> None:
+        """Start the board's process, unless there is one, or was one that has failed."""
+        if self._board is not None or self._has_failed or not self._is_current():
+            return
+        from mpengine.monitor.board import attach
+        from mpengine.processes.boardprocess import BoardProcess
+
+        process = BoardProcess.start()
+        with self._lock:
+            if not self._is_current():
+                process.bury()
+                return
+            self._process = process
+        if not process.wait_ready(READY_S):
+            msg = f"its process has died, or did not start within {READY_S:.0f} s"
+            raise RuntimeError(msg)
+        board = attach(*process.where)
+        with self._lock:
+            if self._process is process:
+                self._board = board
+
+    def _give_up(self, error: Exception) -> None:
+        if self._is_current():
+            self._has_failed = True
+            self._bury()
+            text = "the run goes on without a metrics board: %s: %s"
+            self._scribe.note(logging.WARNING, text, type(error).__name__, str(error))
+
+    def _bury(self) -> None:
+        """End the board's process, if there is one; in any thread."""
+        with self._lock:
+            process, self._process, self._board = self._process, None, None
+        if process is None:
+            return
+        from mpengine.monitor.board import forget
+
+        is_gone = process.bury()
+        forget(process.where.address)
+        if not is_gone:
+            self._scribe.note(logging.WARNING, "the metrics board's process is left behind: %s", str(process.identity))
