@@ -67,7 +67,10 @@ class Publisher:
             self._has_failed = False
             if self._thread is None:
                 self._thread = threading.Thread(target=self._publish_all, name="mpengine-publisher", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:  # the interpreter is on its way out
+                    self._thread = None
         self._wake.set()
 
     def end(self, last: Snapshot) -> None:
