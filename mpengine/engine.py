@@ -13,13 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mpengine.backends.base import Backend, BackendOptions
 from mpengine.backends.cores import available_cores
-<<<<<<< HEAD
 from mpengine.coordinator.opening import on_loop
-from mpengine.coordinator.run import Run, RunOptions, close_backend
-=======
 from mpengine.coordinator.publishing import Publisher
-from mpengine.coordinator.run import Run, RunOptions
->>>>>>> bad4db4 (A metrics board: snapshots in a Manager's dict, in a process of its own that nobody waits for)
+from mpengine.coordinator.run import Run, RunOptions, close_backend
 from mpengine.coordinator.scribe import Scribe
 from mpengine.coordinator.stream import ResultStream
 from mpengine.errors import EngineClosedError, EngineError
@@ -37,11 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
-<<<<<<< HEAD
     from mpengine.coordinator.awaiting import AsyncResultStream, Consumer, Entrance
-=======
     from mpengine.monitor.board import BoardAddress, Proxy
->>>>>>> bad4db4 (A metrics board: snapshots in a Manager's dict, in a process of its own that nobody waits for)
 
 DEFAULT_BUFFER = 16384
 DEFAULT_MAX_BYTES = 1 << 30
@@ -408,14 +401,7 @@ class Engine:
                 return  # closed from within the run: whoever concludes it lets the workers go (_end)
         with self._starting:
             backend, self._backend = self._backend, None
-<<<<<<< HEAD
-        try:
-            close_backend(backend)
-        finally:
-            self._scribe.close()
-=======
         self._let_go(backend)
->>>>>>> bad4db4 (A metrics board: snapshots in a Manager's dict, in a process of its own that nobody waits for)
 
     def __repr__(self) -> str:
         """Return what tells engines apart."""
