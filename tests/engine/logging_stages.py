@@ -70,7 +70,7 @@ def within_a_time_limit(x):
 
     signal.signal(signal.SIGPROF, expire)
     try:
-        # By its own CPU time, so that who else has the core is no matter; again, if it came while logging formats, which
+        # By CPU time, so that it is no matter who else has the core; again, if it came while logging formats, which
         # catches everything.
         signal.setitimer(signal.ITIMER_PROF, 0.002, 0.02)
         while True:
