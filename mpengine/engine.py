@@ -298,8 +298,10 @@ class Engine:
             raise
         if pipeline.cancelled is not None:
             run.cancel(pipeline.cancelled)
-        if not run.in_caller:  # which has one thread, so that it can be looked through with a debugger
-            self._publisher.begin(run.snapshot)
+        with self._starting:
+            # Inline there is one thread, for debuggers' sake; and somebody may have closed the engine by now.
+            if self._run is run and not run.in_caller:
+                self._publisher.begin(run.snapshot)
 
     def _check_free(self) -> None:
         if os.getpid() != self._pid:

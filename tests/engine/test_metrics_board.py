@@ -19,6 +19,7 @@ from engine_stages import double, keep
 from mpengine import Engine
 from mpengine.coordinator import publishing
 from mpengine.coordinator.publishing import Publisher
+from mpengine.coordinator.run import Run
 from mpengine.coordinator.scribe import Scribe
 from mpengine.metrics import Snapshot
 from mpengine.monitor import board as board_module
@@ -414,3 +415,20 @@ def test_importing_the_engine_loads_no_manager():
     command = [sys.executable, "-c", program]
 
     assert subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@slow
+def test_an_engine_that_is_closed_while_a_run_starts_publishes_nothing(make_watched, monkeypatch):
+    start = Run.start
+    engine = make_watched()
+
+    def start_and_close(run):
+        start(run)
+        closer = threading.Thread(target=engine.close)
+        closer.start()
+        closer.join(PATIENCE_S)
+
+    monkeypatch.setattr(Run, "start", start_and_close)
+    engine.run([range(3), keep])
+
+    assert not [thread for thread in threading.enumerate() if thread.name == "mpengine-publisher"]
