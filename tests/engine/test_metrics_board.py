@@ -123,6 +123,7 @@ def test_it_is_a_dict_in_every_way_that_matters(make_watched):
         with pytest.raises(KeyError):
             board["nothing"]
         assert "running" in str(board)
+        assert vars(board._tls) == {}  # no connection stays open between calls (B2)
 
 
 # ---------------------------------------------------------------------- who pays for it
@@ -221,23 +222,23 @@ def test_a_board_goes_with_a_killed_coordinator_even_if_that_has_forked(start_pr
         import itertools, os, time
         from mpengine import Engine
         engine = Engine(2, metrics_interval_s=0.02)
-        for _ in engine.iter([itertools.count(), abs]):
-            if engine.metrics() is not None:
-                break_at = engine._publisher._process.identity.pid
-                break
+        results = engine.iter([itertools.count(), abs])
+        while engine.metrics() is None:
+            next(results)
+        board_pid = engine._publisher._process.identity.pid
         child = os.fork()
         if child == 0:
             time.sleep(600)
-        print(break_at, child, flush=True)
-        for _ in engine.iter([itertools.count(), abs]): pass
+        print(board_pid, child, flush=True)
+        for _ in results:
+            pass
     """)
     board_pid, child = program.read_pids()
-    found = psutil.Process(board_pid) if psutil.pid_exists(board_pid) else None
+    found = psutil.Process(board_pid)
     program.send(signal.SIGKILL)
     program.process.wait(PATIENCE_S)
     try:
-        if found is not None:
-            found.wait(PATIENCE_S)
+        found.wait(PATIENCE_S)
     finally:
         os.kill(child, signal.SIGKILL)  # only now, and it holds the program's stdout
 
@@ -408,6 +409,33 @@ def test_the_last_snapshot_is_the_last_one_published():
     publisher.close()
 
     assert board.updates[-1] == 2
+
+
+def test_a_board_that_is_ready_when_everything_is_over_is_nobodys(monkeypatch):
+    class Process:
+        where = board_module.BoardAddress("nowhere", b"")
+        buried = threading.Event()
+
+        def wait_ready(self, timeout_s):
+            return True
+
+        def bury(self):
+            self.buried.set()
+            return True
+
+    def attach_late(*where):
+        publisher.close()
+        return Board()
+
+    monkeypatch.setattr(BoardProcess, "start", Process)
+    monkeypatch.setattr(board_module, "attach", attach_late)
+    publisher = Publisher(INTERVAL_S, Scribe())
+    publisher.begin(Snapshot)
+    thread = publisher._thread
+    assert Process.buried.wait(PATIENCE_S)
+    thread.join(PATIENCE_S)
+
+    assert (publisher.board, publisher.address) == (None, None)
 
 
 def test_importing_the_engine_loads_no_manager():
