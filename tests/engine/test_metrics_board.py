@@ -10,10 +10,10 @@ import threading
 import time
 from multiprocessing import AuthenticationError
 from multiprocessing.managers import DictProxy
+from pathlib import Path
 
 import psutil
 import pytest
-from conftest import KINDS, environment
 from engine_stages import double, keep
 
 from mpengine import Engine
@@ -27,6 +27,7 @@ from mpengine.monitor.board import attach
 from mpengine.processes.boardprocess import BoardProcess
 
 PATIENCE_S = 30.0
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 INTERVAL_S = 0.02
 
 UNREACHABLE = (ConnectionError, TimeoutError, BlockingIOError)  # all of them an OSError
@@ -65,7 +66,7 @@ def endless(engine):
 
 
 @slow
-@pytest.mark.parametrize("kind", [name for name in KINDS if name != "inline"])
+@pytest.mark.parametrize("kind", ["forkserver", "spawn", "fork"])
 def test_a_run_that_lasts_gets_a_board_and_its_snapshots_are_on_it(kind, make_watched):
     engine = make_watched(kind)
     assert engine.metrics() is None
@@ -187,7 +188,7 @@ def test_another_process_reads_the_board(make_watched):
         address, key = engine.metrics_address
         command = [sys.executable, "-c", ATTACH, address[1:], key.hex()]
         program = subprocess.run(
-            command, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=True
+            command, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
         )
 
     assert program.stdout == "running BoardProxy\n"
@@ -442,7 +443,7 @@ def test_importing_the_engine_loads_no_manager():
     program = f"import sys; from mpengine import {Engine.__name__}; print('multiprocessing.managers' in sys.modules)"
     command = [sys.executable, "-c", program]
 
-    assert subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout == "False\n"
+    assert subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 @slow
