@@ -11,7 +11,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from mpengine.backends.base import Backend, BackendOptions
+from mpengine.backends import make_backend
 from mpengine.backends.cores import available_cores
 from mpengine.coordinator.opening import on_loop
 from mpengine.coordinator.publishing import Publisher
@@ -25,7 +25,7 @@ from mpengine.pipeline import Pipeline, Stages, as_pipeline
 from mpengine.plan import Plan, make_plan
 from mpengine.policies import ErrorPolicy
 from mpengine.results import Err, Ok, Report
-from mpengine.settings import check_choice, check_count, check_modules, check_seconds
+from mpengine.settings import EngineOptions
 from mpengine.stages import Stage
 from mpengine.stages import stage as make_stage
 
@@ -33,13 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
+    from mpengine.backends.base import Backend
     from mpengine.coordinator.awaiting import AsyncResultStream, Consumer, Entrance
     from mpengine.monitor.board import BoardAddress, Proxy
-
-DEFAULT_BUFFER = 16384
-DEFAULT_MAX_BYTES = 1 << 30
-START_METHODS = ("forkserver", "spawn", "fork")
-BACKENDS = ("process", "inline")
 
 
 class Engine:
@@ -86,32 +82,24 @@ class Engine:
         metrics_interval_s: float = 0.5,
     ) -> None:
         """Check every option; nothing is started before the first run."""
-        check_count("workers", workers, least=1)
-        check_count("buffer", buffer, least=1)
-        check_count("max_bytes", max_bytes, least=1)
-        check_count("crash_retries", crash_retries, least=0, may_miss=False)
-        check_choice("ordered", ordered, (True, False))
-        check_choice("start_method", start_method, START_METHODS)
-        check_choice("backend", backend, BACKENDS)
-        check_seconds("metrics_interval_s", metrics_interval_s)
-        check_count("max_items_per_worker", max_items_per_worker, least=1)
-        check_count("memory_limit", memory_limit, least=1)
-        if memory_limit is not None:
-            msg = f"memory_limit is not available in this version, not even {memory_limit!r}"
-            raise ValueError(msg)
-        preload = check_modules("preload", preload)
-        cores = available_cores()
-        self.workers = workers or cores
-        self.metrics_interval_s = metrics_interval_s
+        self._options = EngineOptions(
+            workers=workers,
+            start_method=start_method,
+            ordered=ordered,
+            buffer=buffer,
+            grace_s=grace_s,
+            crash_retries=crash_retries,
+            memory_limit=memory_limit,
+            max_items_per_worker=max_items_per_worker,
+            max_bytes=max_bytes,
+            backend=backend,
+            preload=preload,
+            metrics_interval_s=metrics_interval_s,
+        )
         self._policy = ErrorPolicy.parse(on_error)
-        self._buffer = buffer or DEFAULT_BUFFER
-        self._backend_name = backend
-        self._backend_options = BackendOptions(self.workers, start_method, preload, cores)
-        self._ordered = ordered
-        self._grace_s = check_seconds("grace_s", grace_s)
-        self._crash_retries = crash_retries
-        self._max_items = max_items_per_worker
-        self._max_bytes = max_bytes or DEFAULT_MAX_BYTES
+        self._cores = available_cores()
+        self.workers = workers or self._cores
+        self.metrics_interval_s = metrics_interval_s
         self._starting = threading.RLock()
         self._run: Run | None = None
         self._backend: Backend | None = None
@@ -259,9 +247,9 @@ class Engine:
     def _plan(self, pipeline: Pipeline) -> Plan:
         return make_plan(
             pipeline.stages,
-            default_buffer=self._buffer,
+            default_buffer=self._options.items_waiting,
             default_policy=self._policy,
-            threads=0 if self._backend_name == "inline" else self.workers,
+            threads=0 if self._options.backend == "inline" else self.workers,
         )
 
     def _make_run(self, pipeline: Pipeline, source: object = None) -> Run:
@@ -269,18 +257,8 @@ class Engine:
         source = pipeline.source if source is None else source
         with self._starting:
             self._check_free()
-            self._backend = self._backend or self._make_backend()
-            options = RunOptions(
-                workers=self.workers,
-                ordered=self._ordered,
-                out_buffer=self._buffer,
-                crash_retries=self._crash_retries,
-                max_items=self._max_items,
-                max_bytes=self._max_bytes,
-                grace_s=self._grace_s,
-                keep=self._is_warm,
-                scribe=self._scribe,
-            )
+            self._backend = self._backend or make_backend(self._options, self.workers, self._cores)
+            options = RunOptions.chosen(self._options, self.workers, keep=self._is_warm, scribe=self._scribe)
             return Run(plan, source, self._backend, options, lambda run: self._end(run, pipeline))
 
     def _start(self, run: Run, pipeline: Pipeline) -> None:
@@ -313,15 +291,6 @@ class Engine:
         if self._run is not None:
             msg = "this engine runs a pipeline already; it runs one at a time (an iterator that is still open is a run)"
             raise EngineError(msg)
-
-    def _make_backend(self) -> Backend:
-        if self._backend_name == "inline":
-            from mpengine.backends.inline import InlineBackend
-
-            return InlineBackend(self._backend_options)
-        from mpengine.backends.process import ProcessBackend
-
-        return ProcessBackend(self._backend_options)
 
     def _end(self, run: Run, pipeline: Pipeline) -> None:
         """A run is over: keep its last figures, and let the workers go unless they are to stay warm."""
@@ -408,7 +377,7 @@ class Engine:
     def __repr__(self) -> str:
         """Return what tells engines apart."""
         state = "closed" if self._is_closed else "idle" if self._run is None else "running"
-        return f"<Engine {self._backend_name}, {self.workers} workers, {state}>"
+        return f"<Engine {self._options.backend}, {self.workers} workers, {state}>"
 
     def __enter__(self) -> Self:
         """Keep workers warm from now on.

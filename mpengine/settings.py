@@ -3,9 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+DEFAULT_BUFFER = 16384
+DEFAULT_MAX_BYTES = 1 << 30
+START_METHODS = ("forkserver", "spawn", "fork")
+BACKENDS = ("process", "inline")
 MOST_S = 1_000_000.0
 """The longest wait, in seconds: eleven days.  Some of the system's own waits take no number above twice that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """The options of an engine that checks itself; see ``Engine`` for what they mean.
+
+    Raises:
+        ValueError: one of them is not what it can be.
+    """
+
+    workers: int | None
+    start_method: str
+    ordered: bool
+    buffer: int | None
+    grace_s: float
+    crash_retries: int
+    memory_limit: int | None
+    max_items_per_worker: int | None
+    max_bytes: int | None
+    backend: str
+    preload: Sequence[str]
+    metrics_interval_s: float
+
+    def __post_init__(self) -> None:
+        """Check every option."""
+        for name in ("workers", "buffer", "max_bytes", "max_items_per_worker", "memory_limit"):
+            check_count(name, getattr(self, name), least=1)
+        check_count("crash_retries", self.crash_retries, least=0, may_miss=False)
+        check_choice("ordered", self.ordered, (True, False))
+        check_choice("start_method", self.start_method, START_METHODS)
+        check_choice("backend", self.backend, BACKENDS)
+        check_seconds("grace_s", self.grace_s)
+        check_seconds("metrics_interval_s", self.metrics_interval_s)
+        object.__setattr__(self, "preload", check_modules("preload", self.preload))
+        if self.memory_limit is not None:
+            msg = f"memory_limit is not available in this version, not even {self.memory_limit!r}"
+            raise ValueError(msg)
+
+    @property
+    def items_waiting(self) -> int:
+        """How many items may wait where nothing else is said."""
+        return self.buffer or DEFAULT_BUFFER
 
 
 def check_count(name: str, value: object, *, least: int, may_miss: bool = True) -> None:

@@ -233,13 +233,7 @@ class ProcessBackend:
         match message:
             case messages.Returned():
                 event = returned_from(at, link.worker_id, message)
-                link.items += event.consumed
-                if event.progress is not events.Progress.MORE:
-                    link.inbox.answered()
-                    if event.batch_id in self._timed:
-                        self._deadlines.forget(link.worker_id, event.batch_id)
-                    if event.progress is events.Progress.DONE:
-                        self._timed.pop(event.batch_id, None)
+                self._note_report(link, event)
                 return event
             case messages.Hello():
                 link.greeted = True
@@ -263,6 +257,15 @@ class ProcessBackend:
             case _:
                 msg = f"a worker does not send a {type(message).__name__}"
                 raise messages.ProtocolError(msg)
+
+    def _note_report(self, link: Link, event: events.BatchReturned) -> None:
+        link.items += event.consumed
+        if event.progress is not events.Progress.MORE:
+            link.inbox.answered()
+            if event.batch_id in self._timed:
+                self._deadlines.forget(link.worker_id, event.batch_id)
+            if event.progress is events.Progress.DONE:
+                self._timed.pop(event.batch_id, None)
 
     def _stage_number(self, message: messages.Broken) -> int:
         assert self._plan is not None  # noqa: S101 - begin() comes first

@@ -27,6 +27,7 @@ from mpengine.results import Err, ItemError, Ok, Report
 from mpengine.scheduler import events
 from mpengine.scheduler.commands import ReportFailure
 from mpengine.scheduler.scheduler import Scheduler, Settings
+from mpengine.settings import DEFAULT_MAX_BYTES
 from mpengine.worker.chain import UNREADABLE, format_traceback, summarize
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mpengine.coordinator.scribe import Scribe
     from mpengine.metrics import Snapshot
     from mpengine.plan import Plan
+    from mpengine.settings import EngineOptions
 
 _live: weakref.WeakSet[Run] = weakref.WeakSet()
 
@@ -66,6 +68,21 @@ class RunOptions:
     grace_s: float
     keep: bool
     scribe: Scribe
+
+    @classmethod
+    def chosen(cls, options: EngineOptions, workers: int, *, keep: bool, scribe: Scribe) -> RunOptions:
+        """Return what an engine's options come to for one run."""
+        return cls(
+            workers=workers,
+            ordered=options.ordered,
+            out_buffer=options.items_waiting,
+            crash_retries=options.crash_retries,
+            max_items=options.max_items_per_worker,
+            max_bytes=options.max_bytes or DEFAULT_MAX_BYTES,
+            grace_s=float(options.grace_s),
+            keep=keep,
+            scribe=scribe,
+        )
 
 
 class Run:
