@@ -5,8 +5,10 @@ process or goes to one.
 
 H1. A worker thread belongs to one chain of one run, and ends with it; nothing of it stays warm.
 H2. It takes orders from a queue of its own and posts events; it touches nothing else of the coordinator's.
-H3. Nobody can end a thread.  One that does not give control back after a cancel is left to itself, and a line says so.
-H4. What user code raises to end its process ends its thread, which is told as a worker's death, and replaced.
+H3. Nobody can end a thread.  One that does not give control back in time is left to itself, and a line says so; what it
+    still tells is not heard any more.
+H4. What user code raises to end its process ends its thread, which is told as a worker's death, and replaced.  What the
+    thread had built is torn down all the same: here no process goes that would take it along.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from mpengine.ipc.assembly import put_together
 from mpengine.ipc.codec import PlainCodec
 from mpengine.scheduler import events
 from mpengine.scheduler.commands import Dispatch
-from mpengine.worker.chain import BrokenStageError, Chain, Site
+from mpengine.worker.chain import BrokenStageError, Chain, Site, summarize
 from mpengine.worker.jobs import Job, Window
 from mpengine.worker.packing import pack_results
 from mpengine.worker.reports import DONE, SUSPENDED
@@ -54,6 +56,7 @@ class LocalWorkers:
         self._flag = CancelEvent(bytearray(1), 0)
         self._ended = threading.Condition()
         self._is_hurried = False
+        self._is_over = False
         self._workers: dict[int, _LocalWorker] = {}
         self._all: list[_LocalWorker] = []
 
@@ -61,7 +64,7 @@ class LocalWorkers:
         """Start a thread for a slot that runs ``chain``."""
         site = Site(_Naming(), self._flag.is_set, self._flag.wait, self._flag.fileno())
         codec = PlainCodec() if self._plan.keeps_plain(chain) else self._codec
-        worker = _LocalWorker(worker_id, chain, site, (self._codec, codec), self._post, self._note_end)
+        worker = _LocalWorker(worker_id, chain, site, (self._codec, codec), self._tell, self._note_end)
         self._workers[worker_id] = worker
         self._all.append(worker)
         worker.thread.start()
@@ -80,9 +83,21 @@ class LocalWorkers:
         with self._ended:
             self._ended.notify_all()
 
-    def _note_end(self) -> None:
+    def _tell(self, event: events.Event) -> None:
         with self._ended:
+            if not self._is_over:  # else it would be taken for news of the next run
+                self._post(event)
+
+    def _note_end(self, worker: _LocalWorker) -> None:
+        with self._ended:
+            worker.has_ended = True
             self._ended.notify_all()
+            self._close_flag()
+
+    def _close_flag(self) -> None:
+        """Close the flag if nobody looks at it any more."""
+        if self._is_over and all(worker.has_ended for worker in self._all):
+            self._flag.close()
 
     def finish(self, grace_s: float) -> list[str]:
         """Let every worker tear its chain down and leave; return what went wrong with that, one line each."""
@@ -90,15 +105,16 @@ class LocalWorkers:
             worker.inbox.put(None)
         with self._ended:
             self._ended.wait_for(lambda: self._is_hurried or all(w.has_ended for w in self._all), grace_s)
-        problems = [problem for worker in self._all for problem in worker.problems]
-        late = sorted({worker.name for worker in self._all if not worker.has_ended})
-        problems += [f"a thread of stage {name!r} does not give control back; it is left to itself" for name in late]
-        for worker in self._all:
-            if worker.has_ended:
-                worker.thread.join()
-        if not late:  # else it may still look at it
-            self._flag.close()
-        return problems
+            self._is_over = True
+            ended = [worker for worker in self._all if worker.has_ended]
+            self._close_flag()
+        for worker in ended:
+            worker.thread.join()
+        problems = [problem for worker in ended for problem in worker.problems]
+        late = sorted({worker.name for worker in self._all if worker not in ended})
+        return problems + [
+            f"a thread of stage {name!r} does not give control back; it is left to itself" for name in late
+        ]
 
 
 class _Naming(NoSlot):
@@ -107,12 +123,21 @@ class _Naming(NoSlot):
     batch_id: int | None = None
     position: int | None = None
     stage = 0
+    text = ""
+    in_setup = False
+
+    def begin_batch(self, batch_id: int, *, in_setup: bool = False) -> None:
+        self.batch_id, self.position, self.stage, self.text = batch_id, None, 0, ""
+        self.in_setup = in_setup
 
     def begin_item(self, position: int, stage: int) -> None:
         self.position, self.stage = position, stage
 
     def begin_stage(self, stage: int) -> None:
         self.stage = stage
+
+    def describe(self, text: str) -> None:
+        self.text = text
 
 
 class _LocalWorker:
@@ -125,7 +150,7 @@ class _LocalWorker:
         site: Site,
         codecs: tuple[Codec, Codec],
         post: Callable[[events.Event], None],
-        note_end: Callable[[], None],
+        note_end: Callable[[_LocalWorker], None],
     ) -> None:
         self._worker_id = worker_id
         self._plan = chain
@@ -134,6 +159,7 @@ class _LocalWorker:
         self._post = post
         self._note_end = note_end
         self._chain: Chain | None = None
+        self._job: Job | None = None
         self._suspended: dict[int, Job] = {}
         self.name = chain.stages[0].name
         self.inbox: queue.SimpleQueue[Dispatch | Resume | None] = queue.SimpleQueue()
@@ -148,44 +174,53 @@ class _LocalWorker:
             while (command := self.inbox.get()) is not None:
                 if not self._site.is_cancelled():
                     self._carry_out(command)
-            self._tear_down()
         except BaseException as error:  # noqa: BLE001 - told as the worker's death (H4)
             self._post(self._death(error))
+        try:
+            self._tear_down()
+        except BaseException as error:  # noqa: BLE001 - told to the coordinator, which logs it
+            self.problems.append(f"stage {self.name!r}: tear-down failed: {summarize(error)}")
         finally:
-            self.has_ended = True
-            self._note_end()
+            self._note_end(self)
 
-    def _death(self, error: BaseException) -> events.WorkerDied:
+    @property
+    def _naming(self) -> _Naming:
         naming = self._site.slot
         assert isinstance(naming, _Naming)  # noqa: S101 - LocalWorkers.start() has made it
+        return naming
+
+    def _death(self, error: BaseException) -> events.WorkerDied:
+        named = self._naming
         return events.WorkerDied(
-            time.monotonic(), self._worker_id, type(error).__name__, naming.batch_id, naming.position, naming.stage
+            time.monotonic(), self._worker_id, type(error).__name__, named.batch_id, named.position, named.stage,
+            named.text, named.in_setup,
         )  # fmt: skip
 
     def _carry_out(self, command: Dispatch | Resume) -> None:
-        if isinstance(command, Dispatch):
-            job = self._begin(command)
-            if job is None:
-                return
-        else:
-            job = self._suspended.pop(command.batch_id)
-        naming = self._site.slot
-        assert isinstance(naming, _Naming)  # noqa: S101 - LocalWorkers.start() has made it
-        naming.batch_id, naming.position = command.batch_id, None
+        batch_id = command.batch_id
+        self._naming.begin_batch(batch_id, in_setup=self._chain is None)
+        job = self._begin(command) if isinstance(command, Dispatch) else self._suspended.pop(batch_id)
+        if job is None:
+            return
+        self._job = job
+        self._naming.begin_batch(batch_id)
         budget = command.budget
         while True:
             report = job.advance(budget)
             if report.abandoned:
-                job.close()
-                return
-            self._tell(command.batch_id, job, report, command.out_size)
+                break
+            if not job.careful:
+                self._naming.begin_batch(batch_id)  # packing may end us too, which no one item is to blame for
+            self._tell(batch_id, job, report, command.out_size)
             budget -= len(report.results)
             if report.progress == SUSPENDED:
-                self._suspended[command.batch_id] = job
+                self._suspended[batch_id] = job
+                self._job = None
                 return
             if report.progress == DONE or report.kill is not None:
-                job.close()
-                return
+                break
+        job.close()
+        self._job = None
 
     def _begin(self, command: Dispatch) -> Job | None:
         try:
@@ -204,7 +239,8 @@ class _LocalWorker:
         self._post(returned(self._worker_id, batch_id, report, chunks, payloads))
 
     def _tear_down(self) -> None:
-        for job in self._suspended.values():
-            job.close()
+        for job in (self._job, *self._suspended.values()):
+            if job is not None:
+                job.close()
         if self._chain is not None:
             self.problems = self._chain.close()

@@ -94,7 +94,8 @@ class Batch:
     @property
     def is_plain(self) -> bool:
         """Whether nothing is known of it that its neighbours do not share, so that it can be joined with them."""
-        return not (self.careful or self.skip or self.deaths or self.attempted[1] or self.joint)
+        is_marked = self.careful or self.skip or self.deaths or self.attempted[1] or self.joint
+        return not (is_marked or isinstance(self.payload, Zipped))  # what a mix has put together stays as it is
 
     def move(self, what: BatchMove) -> None:
         """Change owner, if the table allows it."""

@@ -7,7 +7,8 @@ P4. What would overrun a bound behind its chain is cut to what fits, or waits.
 P5. An item that a worker has died of runs on a worker that runs nothing else; what that has put aside may stay there.
 P6. Where a stage takes several items at once, what waits is joined until it has them.  For more it waits only while a
     worker is at something quick that may bring them, and no longer than ``FILL_S``.
-P7. The branches of a mix take turns, so that one item is in all of them at the same time.
+P7. The branches of a mix take turns, so that one item is in all of them at the same time.  Where there are as many
+    workers as branches, none has one in reserve behind another one of the same items.
 """
 
 from __future__ import annotations
@@ -124,8 +125,16 @@ class Dispatcher:
         if head is not None and head is not first and head.state is BatchState.QUEUED and head.chain == chain:
             queued.append(head)
         for batch in queued:
-            if not (batch.is_alone and worker.active) and not self._is_filling(batch):  # P5, P6
+            is_held_back = worker.active and (batch.is_alone or self._is_beside(worker, batch))  # P5, P7
+            if not is_held_back and not self._is_filling(batch):  # P6
                 yield batch
+
+    def _is_beside(self, worker: Worker, batch: Batch) -> bool:
+        """Whether ``worker`` is at another branch of the same items, and there is somebody else for this one (P7)."""
+        joint = batch.joint
+        if joint is None or self._crew.size_for(batch.chain) < len(joint.branches):
+            return False
+        return any(held.joint is joint and held.chain != batch.chain for held in worker.held.values())
 
     def _is_filling(self, batch: Batch) -> bool:
         """Whether ``batch`` is less than its stage takes at once, and more of it is about to come (P6)."""
