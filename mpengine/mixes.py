@@ -99,17 +99,21 @@ def _is_builder(fn: object) -> bool:
 
 
 def _build(builder: Callable[[], Any], merge: StageFunction | None, name: str | None, options: dict[str, Any]) -> Mix:
+    if not _is_builder(builder):
+        msg = f"@mix(...) decorates a function without arguments that returns a list of functions, not {builder!r:.200}"
+        raise PipelineError(msg)
     fns = builder()
-    if not isinstance(fns, Sequence):
+    if not isinstance(fns, Sequence) or isinstance(fns, str):
         msg = f"{builder.__name__}() must return a list of functions, not {fns!r:.200}"
         raise PipelineError(msg)
     return _mixed(fns, merge, name or builder.__name__, options)
 
 
 def _mixed(fns: Sequence[Any], merge: StageFunction | None, name: str | None, options: dict[str, Any]) -> Mix:
-    for fn in fns:
+    for fn in (*fns, merge):
         if isinstance(fn, Mix):
-            msg = f"{fn!r} is a mix already; a mix of all the functions does the same"
+            where = "put it behind this one" if fn is merge else "a mix of all the functions does the same"
+            msg = f"{fn!r} is a mix already; {where}"
             raise PipelineError(msg)
     branches = tuple(fn if isinstance(fn, Stage) else stage(fn, **options) for fn in fns)
     if isinstance(merge, Stage):

@@ -41,7 +41,7 @@ class Pipeline:
         if isinstance(source, Pipeline):
             prefix = source.stages
             source = source.source
-        if not (isinstance(source, Iterable | AsyncIterable) or callable(source)) or isinstance(source, Stage):
+        if not (isinstance(source, Iterable | AsyncIterable) or callable(source)) or isinstance(source, Stage | Mix):
             msg = f"a source must be an iterable, async or not, a function returning one, or a Pipeline, not {source!r}"
             raise PipelineError(msg)
         self._source = source
