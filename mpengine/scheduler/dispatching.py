@@ -101,14 +101,14 @@ class Dispatcher:
             return depths
         return sorted(depths, key=lambda chain: chain not in worker.pinned)  # P2
 
-    def _ranks(self) -> list[tuple[int, int]]:
+    def _ranks(self) -> list[tuple[int, int, int]]:
         """Return where each chain comes: branches of a mix are equally deep, and the oldest items come first (P7)."""
-        ranks = [(-chain, 0) for chain in range(len(self._chains))]
+        ranks = [(-chain, 0, 0) for chain in range(len(self._chains))]
         for branches in self._mixes:
             for branch in branches:
                 first = self._stock.backlog.first(branch)
-                waiting = 0 if first is None or first.joint is None else first.joint.place.batch_id
-                ranks[branch] = (-max(branches), waiting)
+                if first is not None and first.joint is not None:
+                    ranks[branch] = (-max(branches), first.joint.place.batch_id, first.lo)
         return ranks
 
     def _candidates(self, worker: Worker, chain: int) -> Iterator[Batch]:

@@ -134,6 +134,7 @@ def check_workers(world):
         active = [batch for batch in worker.held.values() if batch.state is BatchState.IN_FLIGHT]
         assert worker.active == len(active) <= CREDIT
         assert not any(batch.is_alone for batch in active) or len(active) == 1  # P5
+        check_branches(world, active)
         for number, batch in worker.held.items():
             job = fake.jobs[number]
             assert batch.worker_id == worker.worker_id
@@ -142,6 +143,13 @@ def check_workers(world):
             assert batch.skip == job.emitted
         for number, cap in enumerate(world.scheduler.crew._caps):
             assert cap is None or (number in worker.pinned) == (number in fake.has_run)
+
+
+def check_branches(world, active):
+    """P7: no worker has two branches of the same items, where there is one for each."""
+    for batch in active:
+        together = {other.chain for other in active if batch.joint is not None and other.joint is batch.joint}
+        assert len(together) <= 1 or len(world.workers) < len(batch.joint.branches)
 
 
 def check_order(world):
