@@ -123,7 +123,7 @@ class Dispatcher:
             return
         queued = [first]
         if head is not None and head is not first and head.state is BatchState.QUEUED and head.chain == chain:
-            queued.append(head)
+            queued.insert(0, head)  # what a mix has put together comes in the order of its completion
         for batch in queued:
             is_held_back = worker.active and (batch.is_alone or self._is_beside(worker, batch))  # P5, P7
             if not is_held_back and not self._is_filling(batch):  # P6

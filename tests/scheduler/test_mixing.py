@@ -109,6 +109,28 @@ def test_nor_is_a_merge_that_is_not_known_yet():
         pytest.fail("the merge is never run")
 
 
+def test_p1_what_all_results_wait_for_goes_before_what_was_put_together_earlier():
+    """Else a long batch, cut to what fits a small buffer, would come first piece by piece."""
+    shape = Shape((StageShape(mixes=2, buffer=8), StageShape(buffer=1)), workers=4, items=8, tells_length=False)
+    world = begin(shape, size=4)
+    world.batch_size = 4
+    pack_all(world)
+    assert chains_held(world) == [[1], [0], [1], [0]]
+
+    world.advance(2)
+    world.advance(3)
+    assert [(command.chain, command.payload.branches[0][0][0][0]) for command in dispatched(world)] == [(2, (4, 0))]
+
+    world.advance(0)
+    world.advance(1)
+    merging = next(number for number, chains in enumerate(chains_held(world)) if 2 in chains)
+    world.advance(merging)  # the first piece of the later batch, which leaves no room
+    while not any(command.chain == 2 for command in dispatched(world)):
+        world.advance(next(number for number, worker in enumerate(world.workers) if worker.queue))
+    assert [command.payload.branches[0][0][0][0] for command in dispatched(world) if command.chain == 2] == [(0, 0)]
+    finish(world)
+
+
 # ---------------------------------------------------------------------- joined by reference
 
 
