@@ -11,7 +11,19 @@ import engine_stages as stages
 import pytest
 from test_bounds import leads
 
-from mpengine import SKIP, Err, ItemError, KillSwitch, Pipeline, PipelineError, WorkerDiedError, cancelled, mix, stage
+from mpengine import (
+    SKIP,
+    EngineError,
+    Err,
+    ItemError,
+    KillSwitch,
+    Pipeline,
+    PipelineError,
+    WorkerDiedError,
+    cancelled,
+    mix,
+    stage,
+)
 
 PATIENCE_S = 20.0
 
@@ -450,11 +462,11 @@ def test_workers_killed_from_outside_lose_and_double_nothing_of_a_mix(make_engin
 # ---------------------------------------------------------------------- bounds
 
 
-@pytest.mark.parametrize("buffer", [1, 2, 50, None])
+@pytest.mark.parametrize("buffer", [1, 50, None])
 def test_the_source_is_never_further_ahead_than_the_bound(kind, make_engine, buffer):
     engine = make_engine(kind, workers=3, buffer=buffer)
     for members in ([analyse], [stages.keep, analyse, stage(stages.keep, workers=1, buffer=2)], [analyse, analyse]):
-        seen, bound = leads(engine, members, takes=200)
+        seen, bound = leads(engine, members, takes=100)
         assert max(seen) <= bound
 
 
@@ -511,6 +523,7 @@ def test_a_cancel_in_the_middle_of_a_mix_leaves_balanced_books(make_engine, tmp_
             assert time.monotonic() < deadline_at
             time.sleep(0.001)
         engine.cancel("enough seen")
-        assert list(results) == []
+        with pytest.raises(EngineError, match="enough seen"):
+            list(results)
     assert results.result.reason == "enough seen"
     balanced(results.result)
