@@ -78,8 +78,8 @@ def test_a_mix_pickles_and_is_never_changed():
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: mix(lambda: []), "at least one function"),
-        (lambda: mix(merge=sum)(lambda: []), "at least one function"),
+        (lambda: mix(list), "at least one function"),
+        (lambda: mix(merge=sum)(list), "at least one function"),
         (lambda: mix(double, many), "'many' is a generator"),
         (lambda: mix(double, later_many), "'later_many' is a generator"),
         (lambda: mix(double, merge=many), "merge='many' is a generator"),

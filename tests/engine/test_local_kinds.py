@@ -146,7 +146,7 @@ def test_inline_runs_every_kind_in_the_callers_thread(make_engine):
         return (*x, threading.current_thread().name)
 
     engine = make_engine("inline")
-    for x, pid, name, later_name in values(engine.run([range(5), on_thread(where), stage(later, kind="async")])):
+    for _, pid, name, later_name in values(engine.run([range(5), on_thread(where), stage(later, kind="async")])):
         assert (pid, name, later_name) == (os.getpid(), threading.current_thread().name, name)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpengine import SKIP, Engine, ItemError, Retry, stage
+from mpengine import SKIP, Engine, ItemError, Retry, mix, stage
 
 pytestmark = pytest.mark.slow
 
@@ -107,11 +107,20 @@ def patient(number):
     return flaky(number)
 
 
+def on_a_thread(number):
+    return lambda x: SKIP if x % (number + 3) == 0 else x - number
+
+
+def mixed(number):
+    """The branches of a mix: one always gives something, one skips, one fails."""
+    return [add(number), skip_multiples(number + 3), fail_on_multiples(number + 5)]
+
+
 MENDED = (flaky, patient)
 MANY = (repeat, repeat_and_fail, repeat_later)
 MAKERS = (
     add, skip_multiples, fail_on_multiples, stop_on_multiples, repeat, repeat_and_fail, flaky, listed, later,
-    repeat_later, patient,
+    repeat_later, patient, on_a_thread, mixed,
 )  # fmt: skip
 STAGE = st.tuples(
     st.sampled_from(MAKERS),
@@ -130,26 +139,30 @@ class Error:
         self.key = ("error", stage, index)
 
 
+def given_by(maker, number, x):
+    """Yield what a stage gives for an item; raises where it fails."""
+    if maker is listed:
+        yield from listed(number)([x])
+    elif maker in (repeat, repeat_and_fail):
+        yield from maker(number)(x)
+    elif maker is repeat_later:
+        yield from (x + copy for copy in range(x % number))
+    elif maker is later:
+        yield fail_on_multiples(number)(x) + 1
+    elif maker is mixed:
+        results = [function(x) for function in mixed(number)]
+        yield SKIP if SKIP in results else sum(results)
+    else:
+        yield x if maker in MENDED else maker(number)(x)
+
+
 def run_one(maker, number, x):
     """What a stage gives for an item, and whether it fails in the end."""
-    if maker in MENDED:
-        return [x], False
     given = []
     try:
-        if maker is listed:
-            given += maker(number)([x])
-        elif maker is later:
-            if x % number == 0:
-                return [], True
-            given.append(x + 1)
-        elif maker is repeat_later:
-            given += [x + copy for copy in range(x % number)]
-        elif maker in (repeat, repeat_and_fail):
-            for value in maker(number)(x):
-                given.append(value)
-        elif (value := maker(number)(x)) is not SKIP:
-            given.append(value)
-    except (ValueError, StopIteration):
+        for value in given_by(maker, number, x):
+            given += [] if value is SKIP else [value]
+    except (ValueError, StopIteration, RuntimeError):  # a generator turns a StopIteration into the last of these
         return given, True
     return given, False
 
@@ -160,16 +173,22 @@ def expected(source, described):
     books, handled = [], []
     for place, (maker, number, _, _, policy, _) in enumerate(described):
         entered = [x for x, _ in items if type(x) is not Error]
+        name = f"s{place}" if maker is not mixed else f"s{place}c"
         out, failed = [], 0
         for x, index in items:
             given, fails = ([x], False) if type(x) is Error else run_one(maker, number, x)
             out += [(value, index) for value in given]
             failed += fails
             if fails and policy == "emit":
-                out.append((Error(f"s{place}", index), index))
+                out.append((Error(name, index), index))
             elif fails and policy == "side":
-                handled.append((f"s{place}", index))
-        books.append((len(entered), failed, sum(x % number == 0 for x in entered) if maker in MENDED else 0, policy))
+                handled.append((name, index))
+        if maker is mixed:
+            through = sum(type(x) is not Error for x, _ in out)
+            books += [(len(entered), 0, 0, policy)] * 2 + [(len(entered), failed, 0, policy), (through, 0, 0, policy)]
+        else:
+            retried = sum(x % number == 0 for x in entered) if maker in MENDED else 0
+            books.append((len(entered), failed, retried, policy))
         items = out
     return [x for x, _ in items], books, handled
 
@@ -178,10 +197,22 @@ def build(described, handled):
     def note(error):
         handled.append((error.stage, error.index))
 
+    def mix_of(number, place, **options):
+        branches = [
+            stage(fn, name=f"s{place}{letter}", **options) for fn, letter in zip(mixed(number), "abc", strict=True)
+        ]
+        return mix(*branches, merge=stage(sum, name=f"s{place}m"))
+
     return [
-        stage(
+        mix_of(
+            number, place, workers=workers, buffer=buffer, on_error=policy,
+            error_handler=note if policy == "side" else None,
+        )
+        if maker is mixed
+        else stage(
             maker(number), name=f"s{place}", workers=workers, buffer=buffer, on_error=policy,
             error_handler=note if policy == "side" else None,
+            kind="thread" if maker is on_a_thread else "process",
             retries=int(maker is flaky) if maker is not patient else Retry(1, backoff_s=1e-4, jitter=0.5),
             batch=number if maker is listed else None,
             concurrency=number if maker is later else 1,
