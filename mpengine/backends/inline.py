@@ -6,6 +6,7 @@ reports, scheduler and policies are the very same as with processes; only the tr
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ class InlineBackend:
         self.on_record: Callable[[Logged, int, int], object] = lambda *_: None  # records go where they always go
         self._plan: Plan | None = None
         self._flag: CancelEvent | None = None
+        self._flagging = threading.RLock()  # another thread may cancel while the run ends; or a signal handler, in this
         self._happened: deque[events.Event] = deque()
         self._to_do: deque[tuple[int, int, int, int]] = deque()
         self._site: Site | None = None
@@ -137,8 +139,9 @@ class InlineBackend:
 
     def cancel(self) -> None:
         """See ``Backend``."""
-        if self._flag is not None:
-            self._flag.set()
+        with self._flagging:
+            if self._flag is not None:
+                self._flag.set()
 
     def hurry(self) -> None:
         """See ``Backend``; there is nobody to be impatient with."""
@@ -153,9 +156,10 @@ class InlineBackend:
         self._chains.clear()
         self._to_do.clear()
         self._happened.clear()
-        flag, self._flag = self._flag, None
-        if flag is not None:
-            flag.close()
+        with self._flagging:
+            flag, self._flag = self._flag, None
+            if flag is not None:
+                flag.close()
         return problems
 
     def pids(self) -> list[int]:

@@ -7,6 +7,7 @@ import pytest
 from mpengine import ErrorPolicy, stage
 from mpengine.coordinator.failures import Failures
 from mpengine.coordinator.handlers import InlineHandlers, ThreadedHandlers
+from mpengine.coordinator.scribe import Scribe
 from mpengine.scheduler.commands import CallHandler, ReportFailure
 from mpengine.scheduler.events import Failure
 
@@ -47,7 +48,7 @@ def mailbox():
 
 def handlers_of(kind, mailbox, *functions):
     stages = [stage(abs, name=f"s{n}", error_handler=function) for n, function in enumerate(functions)]
-    return kind(stages, Failures([each.name for each in stages]), mailbox.post)
+    return kind(stages, Failures([each.name for each in stages], Scribe()), mailbox.post)
 
 
 def test_each_handler_gets_the_item_errors_of_its_stage_in_order(kind, mailbox):
