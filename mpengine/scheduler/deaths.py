@@ -73,7 +73,7 @@ class Deaths:
         for batch in reversed(held):  # each goes to the front, so the one sent first ends up first
             self._stock.requeue(batch)
         for batch in held:
-            if batch.batch_id == event.batch_id:
+            if batch.batch_id == event.batch_id and batch not in begun:
                 self._blame(batch, event)
         for batch in begun:
             self._give_up_begun(batch, event)
@@ -87,10 +87,11 @@ class Deaths:
             self._out.append(commands.StartWorker(worker.worker_id, after_s))
 
     def _has_begun(self, batch: Batch, event: events.WorkerDied) -> bool:
-        """Whether the first item of ``batch``, which is not the one that the slot names, must not be run again (R4)."""
-        if batch.batch_id == event.batch_id or self._plan.chains[batch.chain].once_from is None:
+        """Whether the first item of ``batch``, which the slot does not name, must not be run again (R4)."""
+        if self._plan.chains[batch.chain].once_from is None or _names_item(event, batch):
             return False
-        return batch.state is BatchState.SUSPENDED or event.is_torn
+        # Of one that was to be resumed the slot may name nothing yet; what it has given tells that it has begun.
+        return batch.state is BatchState.SUSPENDED or batch.skip > 0 or event.is_torn
 
     def _give_up_begun(self, batch: Batch, event: events.WorkerDied) -> None:
         chain = self._plan.chains[batch.chain]
@@ -104,7 +105,7 @@ class Deaths:
             self._blame_setup(chain, event)
             return
         position = event.position
-        if position is None or not batch.lo <= position < batch.hi:
+        if position is None or not _names_item(event, batch):
             if not batch.careful:
                 batch.careful = True  # R2
                 return
@@ -166,6 +167,11 @@ class Deaths:
             names = ", ".join(repr(stage.name) for stage in chain.stages)
             story = f"stage {names} could not be set up: the worker died ({event.how}), {deaths} times"
             self._verdicts.end(story, WorkerDiedError(story))
+
+
+def _names_item(event: events.WorkerDied, batch: Batch) -> bool:
+    """Whether the dead worker's slot names an item of ``batch``."""
+    return batch.batch_id == event.batch_id and event.position is not None and batch.lo <= event.position < batch.hi
 
 
 _ONCE = "its stage is not to be run twice"

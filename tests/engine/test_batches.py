@@ -1,6 +1,10 @@
 """Stages with batch=: lists in, as many results out, and one bad item costs nobody but itself."""
 
+import os
+import random
+import signal
 import threading
+import time
 
 import engine_stages as stages
 import pytest
@@ -56,14 +60,21 @@ def test_lists_fill_up_behind_another_chain(kind, make_engine, tmp_path, ordered
     assert sizes.count(8) > len(sizes) / 2
 
 
-def test_lists_fill_up_behind_a_filter(make_engine, tmp_path):
-    """One in five is left of each batch; what is left of several is joined."""
-    engine = make_engine("inline", workers=1)
-    members = [lambda x: SKIP if x % 5 else x, stage(note_sizes(tmp_path), batch=8)]
-    report = engine.run([range(2000), *members]).unwrap()
-    assert report.values == [2 * x for x in range(0, 2000, 5)]
-    assert sum(read_sizes(tmp_path)) == 400
-    assert len(read_sizes(tmp_path)) < 100
+@pytest.mark.slow
+def test_lists_fill_up_behind_a_filter(kind, make_engine, tmp_path):
+    """A millisecond an item, one in five is left: some five of each batch, and what is left of several is joined."""
+
+    def keep_one_in_five(x):
+        time.sleep(0.001)
+        return SKIP if x % 5 else x
+
+    engine = make_engine(kind, workers=1)
+    report = engine.run([range(500), keep_one_in_five, stage(note_sizes(tmp_path), batch=10)]).unwrap()
+    assert report.values == [2 * x for x in range(0, 500, 5)]
+    sizes = read_sizes(tmp_path)
+    assert sum(sizes) == 100
+    assert max(sizes) == 10
+    assert len(sizes) < 18  # 10 at best; 20 and more where nothing is joined
 
 
 def test_a_batch_larger_than_the_buffer_is_filled_all_the_same(make_engine, tmp_path):
@@ -258,3 +269,27 @@ def test_a_list_does_not_wait_for_a_source_that_pauses(make_engine):
         first = [next(results) for _ in range(2)]
         is_delivered.set()
         assert [*first, *results] == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_workers_killed_at_random_lose_and_double_nothing_of_any_list(make_engine, seed):
+    """Lists are joined of what several workers have made, and taken apart again when one of them dies."""
+
+    def add_all(xs):
+        return [x + 1 for x in xs]
+
+    engine = make_engine("fork", crash_retries=50, on_error="emit")
+    members = [lambda x: SKIP if x % 3 else x, stage(add_all, batch=7), stage(add_all, batch=5, buffer=20)]
+    chosen, kills = random.Random(seed), 0
+    with engine.iter([range(6000), *members]) as results:
+        values = []
+        for value in results:
+            values.append(value)
+            if kills < 8 and chosen.random() < 0.01:
+                for pid in chosen.sample(engine.pids(), k=min(1, len(engine.pids()))):
+                    os.kill(pid, signal.SIGKILL)
+                    kills += 1
+    assert values == [x + 2 for x in range(0, 6000, 3)]
+    assert kills >= 3
+    assert all(book.failed == 0 for book in results.result.report.snapshot.stages)

@@ -134,6 +134,19 @@ def test_a_generator_that_fails_half_way_gives_its_first_half_and_then_the_error
     check_books(report, give=1)
 
 
+def test_generators_of_one_batch_that_fail_half_way_have_each_error_in_its_place(engine):
+    def give(x):
+        yield x
+        if x % 3 == 1:
+            raise ValueError(x)
+        yield -x
+
+    report = engine.run([range(300), stage(give, on_error="emit")]).unwrap()
+    expected = [[x, ("give", x, "ValueError")] if x % 3 == 1 else [x, -x] for x in range(300)]
+    assert shown(report.values) == [value for values in expected for value in values]
+    check_books(report, give=100)
+
+
 def test_an_item_of_which_every_part_was_emitted_has_not_failed(engine):
     members = [stages.count_up, stage(fail_on(0, 1, 2), name="parts", on_error="emit")]
     report = engine.run([[3, 0, 2], *members]).unwrap()

@@ -161,6 +161,7 @@ class FakeJob:
     budget: int
     attempted: tuple = (0, 0)
     suspended: bool = False
+    is_resumed: bool = False  # and its worker has not gone on with it yet: its slot may name nothing of it
 
 
 @dataclass
@@ -249,7 +250,7 @@ class World:
                 job = worker.jobs[batch_id]
                 assert job.suspended
                 assert budget >= 1
-                job.suspended, job.budget = False, budget
+                job.suspended, job.is_resumed, job.budget = False, True, budget
                 self._queue(worker, batch_id)
             case commands.PullSource(count, batch_size):
                 self._ask_source(count, batch_size)
@@ -386,6 +387,7 @@ class World:
         worker = self.workers[number]
         batch_id = worker.queue[0]
         job = worker.jobs[batch_id]
+        job.is_resumed = False
         work = Work(self, job)
         work.go_on(units if self.plan.chains[job.chain].once_from is None else 1)  # each is reported by itself
         if work.is_doomed and work.is_empty:
@@ -422,8 +424,11 @@ class World:
             batch_id, position, stage = death.named(self, worker)
         attempt = 1
         self._expected_crash = []
-        if death.in_setup:
+        is_half_way = batch_id in worker.jobs and position is None and self._is_half_way(worker.jobs[batch_id])
+        if death.in_setup and not is_half_way:
             self.setup_deaths[worker.jobs[batch_id].chain] += 1
+        elif is_half_way:
+            self._expect_nothing_twice(worker, None, death)
         else:
             if batch_id in worker.jobs and position == worker.jobs[batch_id].position:
                 tried = worker.jobs[batch_id].attempted
@@ -450,7 +455,13 @@ class World:
         return any(chain.joined_by is not None and chain.first_stage == stage for chain in self.plan.chains)
 
     def _is_begun(self, job):
-        return not job.suspended and (job.chain, job.items[job.position]) in self.begun
+        is_named = not (job.suspended or job.is_resumed)
+        return is_named and (job.chain, job.items[job.position]) in self.begun
+
+    def _is_half_way(self, job):
+        """Whether it must not begin its item again, though no slot names that."""
+        is_once = self.plan.chains[job.chain].once_from is not None
+        return is_once and (job.suspended or (job.is_resumed and job.emitted > 0))
 
     def _expect_blame(self, worker, batch_id, position, stage, death, attempt):
         """Note what K5 asks for."""
@@ -478,7 +489,8 @@ class World:
             return
         for number, job in worker.jobs.items():
             chain = self.plan.chains[job.chain]
-            if number != batch_id and chain.once_from is not None and (job.suspended or death.is_torn):
+            is_torn = chain.once_from is not None and death.is_torn
+            if number != batch_id and (is_torn or self._is_half_way(job)):
                 self._expect_crash((job.chain, job.items[job.position]), len(chain.stages) - 1)
 
     def _expect_crash(self, key, stage):

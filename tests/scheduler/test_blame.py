@@ -169,6 +169,22 @@ def test_everything_a_dead_worker_held_goes_to_the_front_in_the_order_it_was_sen
     assert world.sent_to(0) == [(0, [(0,)]), (0, [(1,)])]
 
 
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_generator_that_was_told_to_go_on_is_not_begun_again_where_it_must_not_run_twice(is_named):
+    """Its worker dies before its slot names the item; or it names the batch by then, and nothing of it."""
+    stage = StageShape(fans_out=True, once=True, buffer=8)
+    world = at_work(Shape((stage,), workers=1, items=4, tells_length=False, out_buffer=9))
+    world.nature.decree(0, (0,), (0, 0), (0, 1))
+    world.advance(0, suspend=True)
+    (job,) = world.workers[0].jobs.values()
+    assert (job.is_resumed, job.emitted) == (True, 1)
+
+    world.die(0, death(world, names_item=False) if is_named else None)
+
+    assert [(report.index, report.failure.how) for report in world.reports] == [(0, Ending.CRASHED)]
+    assert restart(world) == [([(1,), (2,), (3,)], True)]
+
+
 def test_a_dead_worker_is_replaced_at_once():
     world = begin(Shape((StageShape(),), workers=2))
 
