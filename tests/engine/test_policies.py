@@ -83,9 +83,12 @@ class Adder:
         return x + 1
 
 
-@pytest.mark.parametrize("name", LATER)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*(("inline", name) for name in LATER), *(pytest.param("fork", name, marks=pytest.mark.slow) for name in LATER)],
+)
 @pytest.mark.parametrize("ordered", [True, False])
-def test_an_emitted_error_bypasses_later_stages_whatever_they_are(kind, make_engine, name, ordered):
+def test_an_emitted_error_bypasses_later_stages_whatever_they_are(make_engine, kind, name, ordered):
     engine = make_engine(kind, ordered=ordered, on_error="emit")
     bad = {0, 7, 8, 29}
     report = engine.run([range(30), stage(fail_on(*bad), name="bad"), *LATER[name]()]).unwrap()
@@ -179,8 +182,10 @@ def test_items_and_results_that_will_not_travel_are_emitted_in_their_places(make
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ordered", [True, False])
-@pytest.mark.parametrize("options", [{}, {"workers": 1}, {"batch": 5}, {"retries": 1}])
+@pytest.mark.parametrize(
+    ("ordered", "options"),
+    [(True, {}), (True, {"workers": 1}), (True, {"batch": 5}), (True, {"retries": 1}), (False, {})],
+)
 def test_dead_workers_and_timeouts_are_emitted_in_their_places(make_engine, ordered, options):
     def trouble(x):
         for one in x if isinstance(x, list) else [x]:
