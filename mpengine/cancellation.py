@@ -101,12 +101,13 @@ class CancelEvent(Event):
 
     def close(self) -> None:
         """Close this process's ends of the pipe; idempotent."""
-        for fd in (self._read_fd, self._write_fd):
-            if fd != -1:
-                os.close(fd)
-        self._read_fd = self._write_fd = -1
+        fds = self._read_fd, self._write_fd
+        self._read_fd = self._write_fd = -1  # first, so that another thread does not write to a number that is reused
         self._buffer = b"\1"
         self._offset = 0
+        for fd in fds:
+            if fd != -1:
+                os.close(fd)
 
     def __repr__(self) -> str:
         """Return the state in words."""
