@@ -84,7 +84,7 @@ class Stage:
     Args:
         fn: a function of an item, a function of an item and a ``WorkerState``, a class with ``__call__`` that is
             built once in each worker, or a generator function.
-        name: shown in metrics and errors; the function's own name by default.
+        name: shown in metrics and errors; None: the function's own name.
         workers: at most so many workers run this stage; None: any worker may.
         buffer: at most so many items wait before this stage; None: the engine's default.
         batch: the function gets a list of up to so many items and returns as many results.
@@ -103,7 +103,7 @@ class Stage:
     """
 
     fn: StageFunction
-    name: str = field(default="", kw_only=True)
+    name: str = field(default=None, kw_only=True)  # type: ignore[assignment] # None until __post_init__
     workers: int | None = field(default=None, kw_only=True)
     buffer: int | None = field(default=None, kw_only=True)
     batch: int | None = field(default=None, kw_only=True)
@@ -125,7 +125,7 @@ class Stage:
         if not callable(self.fn):
             msg = f"a stage needs something callable, not {self.fn!r}"
             raise PipelineError(msg)
-        if not isinstance(self.name, str):
+        if self.name is not None and not isinstance(self.name, str):
             msg = f"stage {_name_of(self.fn)!r}: name must be a string, not {self.name!r}"
             raise PipelineError(msg)
         if not self.name:
