@@ -15,7 +15,7 @@ import click
 from mpengine.cli.running import FAILED, Options, perform
 from mpengine.cli.signals import StoppedError
 from mpengine.cli.speech import give_up_broken_streams, in_one_line, say
-from mpengine.cli.streams import STANDARD, hold_standard_files, open_sink, write_tables
+from mpengine.cli.streams import STANDARD, hold_standard_files, open_sink, prints_diverted, write_tables
 from mpengine.errors import EngineError, PipelineError
 from mpengine.sinks import SinkClosedError
 
@@ -201,7 +201,8 @@ def _load(target: str) -> Any:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        module = importlib.import_module(module_name)
+        with prints_diverted():
+            module = importlib.import_module(module_name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a module raises, SystemExit among it

@@ -11,7 +11,7 @@ from mpengine.cli.figures import summarise, tell
 from mpengine.cli.gauge import Gauge
 from mpengine.cli.progress import Progress, choose_screen
 from mpengine.cli.signals import Signals, StoppedError
-from mpengine.cli.streams import open_sink, open_source
+from mpengine.cli.streams import open_sink, open_source, prints_diverted
 from mpengine.sinks import SinkError
 
 if TYPE_CHECKING:
@@ -63,10 +63,11 @@ def perform(pipeline: Pipeline, options: Options, summary: Callable[[list[Any]],
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(options.input)) if options.input else None
         sink = open_sink(options.output, source)
+        stack.enter_context(prints_diverted())
         result = _stream(pipeline, source, sink, values if summary else None, options)
-    is_well = tell(result, quiet=options.quiet)
-    if summary and result.is_ok:
-        is_well = summarise(summary, values) and is_well
+        is_well = tell(result, quiet=options.quiet)
+        if summary and result.is_ok:
+            is_well = summarise(summary, values) and is_well
     return 0 if is_well else FAILED
 
 

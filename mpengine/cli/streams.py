@@ -4,10 +4,13 @@ W1. Where a standard file is closed, something holds its number: else a pipe of 
     that prints would write into that.
 W2. Nothing of the output file is lost to a command that never ran: it is emptied when the run has begun.
 W3. What is read is never what is written, by whatever names: the run would eat what it makes.
+W4. Standard output is for values alone.  While code of the user's may run, here or in a worker, the number 1 is
+    standard error, and the sink has a number of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -21,6 +24,8 @@ from mpengine.sinks import JsonLinesSink
 from mpengine.sources import LineSource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
 
 STANDARD = Path("-")
@@ -34,6 +39,26 @@ def hold_standard_files() -> None:
         except OSError:
             # The lowest free number is this one: those below are open by now.
             os.set_inheritable(os.open(os.devnull, flags), True)  # noqa: FBT003 - as the standard files are
+
+
+@contextlib.contextmanager
+def prints_diverted() -> Iterator[None]:
+    """Have what is printed meanwhile, by whatever means, go to standard error (W4)."""
+    kept = os.dup(1)
+    _flush()
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        _flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _flush() -> None:
+    with contextlib.suppress(OSError, ValueError):  # whether what was printed can be read changes nothing
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
 def open_source(path: Path) -> LineSource:
