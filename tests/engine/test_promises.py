@@ -391,18 +391,28 @@ def fail_in_three_ways(item):
 
 
 @SLOW
-def test_an_exception_a_dead_worker_and_a_timeout_fail_an_item_alike_and_everything_is_accounted_for(make_engine):
-    member = stage(fail_in_three_ways, timeout=0.3, retries=1, on_error="drop")
+@pytest.mark.parametrize("policy", ["drop", "emit", "side"])
+def test_an_exception_a_dead_worker_and_a_timeout_fail_an_item_alike_and_everything_is_accounted_for(
+    make_engine, policy
+):
+    handled = []
+    options = {"error_handler": handled.append} if policy == "side" else {}
+    member = stage(fail_in_three_ways, timeout=0.3, retries=1, on_error=policy, **options)
     result = make_engine("forkserver").run([range(60), stages.keep, member, stages.keep])
-    assert values(result) == [0, *range(5, 60)]
-    found = {error.index: type(error.error) for error in result.report.errors}
-    assert found == {1: ValueError, 2: WorkerDiedError, 3: ItemTimeoutError}
+    out = values(result)
+    assert [value for value in out if not isinstance(value, ItemError)] == [0, *range(5, 60)]
+    emitted = [value for value in out if isinstance(value, ItemError)]
+    told = {"drop": result.report.errors, "emit": emitted, "side": handled}[policy]
+    expected = [(1, ValueError), (2, WorkerDiedError), (3, ItemTimeoutError)]
+    assert sorted((error.index, type(error.error)) for error in told) == expected
+    assert out[1:4] == emitted if policy == "emit" else not emitted
     snapshot = result.report.snapshot
     assert all(book.processed == book.succeeded + book.failed + book.skipped for book in snapshot.stages)
     book = snapshot.stages[1]
-    assert (book.processed, book.succeeded, book.failed, book.skipped, book.dropped) == (60, 56, 3, 1, 3)
-    assert (book.crashed, book.timed_out) == (1, 1)
-    assert (snapshot.source_items, snapshot.delivered, snapshot.dropped, snapshot.filtered) == (60, 56, 3, 1)
+    assert (book.processed, book.succeeded, book.failed, book.skipped) == (60, 56, 3, 1)
+    assert (book.crashed, book.timed_out, book.dropped + book.emitted_errors) == (1, 1, 3)
+    assert (snapshot.source_items, snapshot.delivered, snapshot.filtered) == (60, len(out), 1)
+    assert snapshot.delivered + snapshot.dropped + snapshot.filtered == 60
 
 
 @pytest.mark.parametrize("on_error", [None, "raise", ErrorPolicy.RAISE])
@@ -656,6 +666,20 @@ def test_the_figures_of_a_run_can_be_written_as_json(engine):
         25,
     )
     assert figures["workers"][0]["worker_id"] == 0
+
+
+def test_figures_tell_of_each_stage_and_worker_in_order(kind, make_engine):
+    report = make_engine(kind, workers=2).run([range(500), stages.double, stage(stages.keep, workers=1)]).unwrap()
+    snapshot = report.snapshot
+    assert isinstance(snapshot.stages, tuple)
+    assert isinstance(snapshot.workers, tuple)
+    assert [book.name for book in snapshot.stages] == ["double", "keep"]
+    assert [worker.worker_id for worker in snapshot.workers] == [0, 1]
+    for book in snapshot.stages:
+        assert (book.queued, book.in_flight, book.processed) == (0, 0, 500)
+        assert book.busy_s > 0
+        assert book.items_per_s == pytest.approx(500 / snapshot.elapsed_s)
+    assert sum(worker.items for worker in snapshot.workers) >= 1000
 
 
 def test_the_reason_of_a_cancelled_run_stands_in_its_figures(engine):
