@@ -303,7 +303,7 @@ def hang_on_three(item):
 
 @SLOW
 def test_a_function_that_does_not_come_back_is_ended_with_its_worker_and_tells_where_it_hung(make_engine):
-    slow = stage(hang_on_three, timeout=0.3, retries=1, on_error="drop")
+    slow = stage(hang_on_three, timeout=0.6, retries=1, on_error="drop")
     result = make_engine("forkserver", workers=1).run([range(6), slow])
     assert [item for item, _ in values(result)] == [0, 1, 2, 4, 5]
     assert len({pid for _, pid in values(result)}) >= 2
@@ -397,7 +397,7 @@ def test_an_exception_a_dead_worker_and_a_timeout_fail_an_item_alike_and_everyth
 ):
     handled = []
     options = {"error_handler": handled.append} if policy == "side" else {}
-    member = stage(fail_in_three_ways, timeout=0.3, retries=1, on_error=policy, **options)
+    member = stage(fail_in_three_ways, timeout=0.6, retries=1, on_error=policy, **options)
     result = make_engine("forkserver").run([range(60), stages.keep, member, stages.keep])
     out = values(result)
     assert [value for value in out if not isinstance(value, ItemError)] == [0, *range(5, 60)]
