@@ -444,14 +444,18 @@ def test_an_item_that_will_not_pickle_behind_a_thread_fails_alone(engine):
     assert (error.index, error.stage) == (3, "make")
 
 
-def test_what_ends_a_thread_while_its_result_is_pickled_blames_that_item(engine):
-    def make(x):
-        return stages.ExitsWhenPickled() if x == 3 else x
+def test_what_ends_a_thread_while_its_result_is_pickled_blames_that_item(make_engine):
+    """Results are pickled together, when the items behind that one have been named already."""
 
-    result = engine.run([range(10), on_thread(make, on_error="drop"), stages.keep])
-    assert values(result) == [x for x in range(10) if x != 3]
+    def make(x):
+        time.sleep(0.0005)  # or else no item is named at all
+        return stages.ExitsWhenPickled() if x == 45 else x
+
+    engine = make_engine("fork", crash_retries=0)
+    result = engine.run([range(80), on_thread(make, on_error="drop", workers=1), stages.keep])
+    assert values(result) == [x for x in range(80) if x != 45]
     (error,) = result.report.errors
-    assert (error.index, error.stage) == (3, "make")
+    assert (error.index, error.stage) == (45, "make")
 
 
 # ---------------------------------------------------------------------- coroutines beside the coordinator

@@ -484,8 +484,10 @@ def test_a_branch_that_stands_still_holds_the_others_back(make_engine, tmp_path)
     mixed = mix(noting(tmp_path, "quick"), slow)
     with engine.iter([itertools.count(), mixed]) as results:
         deadline_at = time.monotonic() + PATIENCE_S
-        while results.snapshot().stages[0].processed < 1 and time.monotonic() < deadline_at:
+        while results.snapshot().stages[0].processed < buffer:
+            assert time.monotonic() < deadline_at
             time.sleep(0.001)
+        assert sum(runs(tmp_path, "quick", x) for x in range(1000)) == buffer
         (tmp_path / "go").touch()
         taken = list(itertools.islice(results, 100))
     assert taken == [[x, x] for x in range(100)]
