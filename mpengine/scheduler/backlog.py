@@ -110,6 +110,15 @@ class Backlog:
         together = chains if merging is None else (*chains, merging)
         return min(self._chains[chain].buffer for chain in together)
 
+    def at_once(self, chains: Sequence[int]) -> int:
+        """Return how many items may come to ``chains`` at once.
+
+        Into a mix a quarter of its buffer: what is under way in it counts as well, so that it would otherwise have to
+        run empty before as much as that could come again.
+        """
+        buffer = self.buffer_of(chains)
+        return buffer if self._chains[chains[0]].joined_by is None else max(1, buffer // 4)
+
     def level(self, chains: Sequence[int]) -> int:
         """Return how many items wait before one chain, or are in a mix of several."""
         merging = self._chains[chains[0]].joined_by

@@ -242,7 +242,7 @@ class Scheduler:
         settings, entrance = self.settings, self.plan.entrance
         sizer = min((self.sizers[chain] for chain in entrance), key=lambda sizer: sizer.size)
         buffer = self.backlog.buffer_of(entrance)
-        size = min(sizer.size, buffer)
+        size = min(sizer.size, self.backlog.at_once(entrance))
         under_way = self.stock.open_items + self.requested
         waiting = self.backlog.level(entrance) + self.requested
         takers = max(map(self.crew.size_for, entrance)) * CREDIT

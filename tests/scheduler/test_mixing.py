@@ -263,6 +263,17 @@ def test_b1_no_branch_runs_ahead_of_one_that_stands_still(buffer):
         assert world.steps < 5000
 
 
+def test_a_mix_need_not_run_empty_before_more_comes():
+    world = begin(Shape((StageShape(mixes=2, buffer=8),), workers=2, items=1000, tells_length=False), size=8)
+    for sizer in world.scheduler.sizers:
+        sizer.size = 8
+    pack_all(world)
+    while world.scheduler.ledger.source_items == 8:
+        assert world.scheduler.backlog.alive[2] > 2
+        world.advance(next(number for number, worker in enumerate(world.workers) if worker.queue))
+        pack_all(world)
+
+
 def test_b1_a_stage_in_front_of_a_mix_is_sent_what_fits_the_smallest_buffer_in_it():
     shape = Shape((StageShape(buffer=9), StageShape(mixes=2, buffer=3)), workers=1, items=9, tells_length=False)
     world = begin(shape, size=9)
