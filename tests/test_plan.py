@@ -6,7 +6,7 @@ import pytest
 
 from mpengine.errors import PipelineError
 from mpengine.plan import make_plan
-from mpengine.policies import ErrorPolicy, Retry
+from mpengine.policies import ErrorPolicy
 from mpengine.stages import Stage
 
 
@@ -96,12 +96,6 @@ def test_a_pipeline_without_stages_cannot_run():
         plan_of()
 
 
-@pytest.mark.parametrize("kind", ["thread", "async"])
-def test_what_this_version_cannot_run_is_refused_by_stage_and_option(kind):
-    with pytest.raises(PipelineError, match=f"stage 'b': kind='{kind}' cannot run in this version"):
-        plan_of(named("a"), named("b", kind=kind))
-
-
 @pytest.mark.parametrize(
     ("member", "told"),
     [
@@ -111,6 +105,7 @@ def test_what_this_version_cannot_run_is_refused_by_stage_and_option(kind):
         (named("b", concurrency=2), "concurrency= is for an async def"),
         (named("b", retries=1, idempotent=False), "retries= would run an item twice, which idempotent=False forbids"),
         (named("b", retries=Retry(2, backoff_s=1), idempotent=False), "retries= would run an item twice"),
+        (named("b", kind="async"), "kind='async' is for an async def; kind='thread' runs other functions"),
         (named("b", on_error="side"), "on_error='side' needs an error_handler"),
         (named("b", error_handler=print), "error_handler is never called under on_error='raise'; use 'side'"),
         (named("b", on_error="drop", error_handler=print), "error_handler is never called under on_error='drop'"),
