@@ -406,6 +406,7 @@ class World:
             worker.queue.popleft()
         if fans_out and job.position < job.hi:
             self.sent[job.chain, job.items[job.position]] = job.emitted
+        self.setup_deaths.pop(job.chain, None)  # it was set up, so that what came before is forgotten
         self.tell(
             events.BatchReturned, number, batch_id, progress, work.consumed, job.emitted, work.chunks(),
             tuple(work.failures), tuple(work.tallies), work.kill,
