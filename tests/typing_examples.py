@@ -31,6 +31,7 @@ from mpengine import (
     WorkerMetrics,
     WorkerState,
     cancelled,
+    mix,
     stage,
 )
 
@@ -105,6 +106,29 @@ def what_is_no_stage_is_refused() -> None:
     Stage(plain, retires=1)  # type: ignore[call-arg]
     Stage(plain, workers="two")  # type: ignore[arg-type]
     bare.name = "another"  # type: ignore[misc]
+
+
+# Mixes, in every form.
+
+
+@mix
+def builder() -> list[Callable[..., Any]]:
+    return [bare, len]
+
+
+@mix(merge=sum, on_error="drop")
+def builder_with_options() -> list[Callable[..., Any]]:
+    return [bare, len]
+
+
+def mixes() -> None:
+    assert_type(mix(bare, len, merge=max), Mix)
+    assert_type(mix(len, name="one", retries=2), Mix)
+    assert_type(builder, Mix)
+    assert_type(builder_with_options, Mix)
+    assert_type(Pipeline(["1"]) >> builder, Pipeline)
+    assert_type(Pipeline(["1"]).stage(builder_with_options), Pipeline)
+    mix(7)  # type: ignore[call-overload]
 
 
 # Pipelines.
