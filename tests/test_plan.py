@@ -6,7 +6,7 @@ import pytest
 
 from mpengine.errors import PipelineError
 from mpengine.plan import make_plan
-from mpengine.policies import ErrorPolicy
+from mpengine.policies import ErrorPolicy, Retry
 from mpengine.stages import Stage
 
 
