@@ -428,14 +428,12 @@ class World:
         is_half_way = batch_id in worker.jobs and position is None and self._is_half_way(worker.jobs[batch_id])
         if death.in_setup and not is_half_way:
             self.setup_deaths[worker.jobs[batch_id].chain] += 1
-        elif is_half_way:
-            self._expect_nothing_twice(worker, None, death)
-        else:
+        elif not is_half_way:
             if batch_id in worker.jobs and position == worker.jobs[batch_id].position:
                 tried = worker.jobs[batch_id].attempted
                 attempt = 1 + tried[1] if tried[0] == stage else 1
             self._expect_blame(worker, batch_id, position, stage, death, attempt)
-        self._expect_nothing_twice(worker, batch_id, death)
+        self._expect_nothing_twice(worker, None if is_half_way else batch_id, death)
         self.workers[number] = FakeWorker()
         self.tell(
             events.WorkerDied, number, "SIGKILL", batch_id, position, stage, "", death.in_setup,
