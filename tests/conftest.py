@@ -25,13 +25,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_finish():
+    """Keep what was imported and collected out of the collector's way: it runs after every test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left():
     before = _Belongings()
     yield
     gc.collect()
     deadline_at = time.monotonic() + PATIENCE_S
-    processes = _still_alive(deadline_at)
+    processes = _still_alive(before.pids, deadline_at)
     threads = _still_running(before.threads, deadline_at)
     after = _Belongings()
     left = {
@@ -46,6 +52,7 @@ def _nothing_is_left():
 
 class _Belongings:
     def __init__(self):
+        self.pids = set(psutil.pids())
         self.threads = set(threading.enumerate())
         self.fds = _open_fds()
         self.shared_memory = set(_names("/dev/shm"))
@@ -71,12 +78,11 @@ def _newcomers(before, after):
     return {fd: target for fd, target in after.items() if before.get(fd) != target}
 
 
-def _still_alive(deadline_at):
+def _still_alive(before, deadline_at):
     """What this process or any of its descendants has started and is there when the deadline is over, and kill it."""
     multiprocessing.active_children()  # buries those of the standard library that have ended
-    ours = psutil.Process().children(recursive=True)
-    found = {process.pid: process for process in (*ours, *_bearers())}
-    left = [process for process in found.values() if not _ends(process, deadline_at) or _is_unburied(process)]
+    found = [process for pid in set(psutil.pids()) - before if (process := _ours(pid)) is not None]
+    left = [process for process in found if not _ends(process, deadline_at) or _is_unburied(process)]
     described = [_description(process) for process in left]
     for process in left:
         process.kill()
@@ -105,8 +111,14 @@ def _is_unburied(process):
         return False
 
 
-def _bearers():
-    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _bears_cookie(process)]
+def _ours(pid):
+    """Return a process that this one or a descendant of it has started; None if it is somebody else's, or gone."""
+    try:
+        process = psutil.Process(pid)
+        is_ours = process.ppid() == os.getpid() or _bears_cookie(process)
+    except psutil.Error:
+        return None
+    return process if is_ours else None
 
 
 def _bears_cookie(process):

@@ -154,7 +154,7 @@ def test_no_interval_is_no_board_and_no_thread(interval_s):
     publisher.close()
 
 
-@pytest.mark.parametrize("interval_s", [1e-9, 1e300, float("inf")])
+@pytest.mark.parametrize("interval_s", [1e-9, 1_000_000.0])
 def test_any_interval_will_do(interval_s, make_engine):
     engine = make_engine("inline", metrics_interval_s=interval_s)
 

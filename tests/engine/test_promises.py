@@ -38,6 +38,7 @@ from mpengine import (
     stage,
 )
 from mpengine.coordinator.failures import Failures
+from mpengine.coordinator.scribe import Scribe
 from mpengine.scheduler.commands import ReportFailure
 from mpengine.scheduler.events import Failure
 
@@ -429,12 +430,14 @@ def failed_at(stage_number, index):
 
 
 def test_drop_logs_a_line_a_stage_and_second_and_says_how_many_were_held_back(caplog):
-    failures = Failures(["first", "second"])
+    scribe = Scribe()
+    failures = Failures(["first", "second"], scribe)
     with caplog.at_level(logging.WARNING, "mpengine"):
         for at in (10.0, 10.1, 10.9, 11.0, 11.5):
             failures.add(failed_at(0, int(10 * at)), at)
         failures.add(failed_at(1, 0), 11.5)
         failures.tell_held_back()
+        scribe.close()
     assert [record.getMessage() for record in caplog.records] == [
         "stage 'first': item 100 failed: ValueError: no",
         "stage 'first': item 110 failed: ValueError: no (2 more since the last line)",

@@ -5,6 +5,7 @@ import os
 import threading
 
 import pytest
+from job_sites import site
 
 from mpengine import stage
 from mpengine.ipc.messages import SetLevels, decode, encode
@@ -193,7 +194,7 @@ def test_a_record_names_the_stage_that_is_under_way(logger, box):
             return x
 
     chain = Chain([log, stage(Built, name="second", setup=lambda state: logger.warning("set up"))], 0)
-    attempt(chain.steps[0], 1)
+    attempt(chain.steps[0], 1, site())
     logger.warning("outside")
 
     assert [message.stage for message in box.messages] == ["second", "second", "first", "first", None]
@@ -205,7 +206,7 @@ def test_looking_for_the_stage_asks_no_item(logger, box):
             raise AssertionError(name)
 
     chain = Chain([stage(lambda x: logger.warning("x"), name="only")], 0)
-    attempt(chain.steps[0], Touchy())
+    attempt(chain.steps[0], Touchy(), site())
 
     assert box.messages[0].stage == "only"
 
