@@ -1,9 +1,12 @@
 """Where jobs of these tests run: a slot that notes what it is told, and a cancel flag that nobody sets."""
 
-from mpengine import CancelEvent
+import os
+
 from mpengine.worker.chain import Site
 
-CANCEL = CancelEvent(bytearray(1), 0)
+CANCEL_FD = os.eventfd(
+    0, os.EFD_CLOEXEC
+)  # no pipe: a test has workers write garbage into every pipe that they can find
 
 
 class Slot:
@@ -36,4 +39,4 @@ def never(seconds=0):
 
 
 def site(slot=None, is_cancelled=never, pause=never, cancel_fd=None):
-    return Site(slot or Slot(), is_cancelled, pause, CANCEL.fileno() if cancel_fd is None else cancel_fd)
+    return Site(slot or Slot(), is_cancelled, pause, CANCEL_FD if cancel_fd is None else cancel_fd)
