@@ -4,9 +4,7 @@ import os
 
 from mpengine.worker.chain import Site
 
-CANCEL_FD = os.eventfd(
-    0, os.EFD_CLOEXEC
-)  # no pipe: a test has workers write garbage into every pipe that they can find
+CANCEL_FD = os.eventfd(0, os.EFD_CLOEXEC)  # no pipe: a test writes garbage into every pipe it finds
 
 
 class Slot:
