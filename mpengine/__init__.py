@@ -5,9 +5,10 @@ Where things are (imports point down only)::
     cli                 python -m mpengine
     engine              Engine: run, iter, map, arun, aiter, cancel, snapshot
     coordinator         the one loop in the parent, the source's feed, the consumer's side
-    backends            where batches run: worker processes, or inline for debugging
+    backends            where batches run: worker processes, threads beside the coordinator, or inline
     processes           worker processes as the parent sees them: identity, starting, registry, stopping
     worker              what runs in a worker process
+    monitor             the metrics board: snapshots for other processes
     ipc    scheduler    messages, queues, codec, control block; and the decisions, which are pure
     plan                from a pipeline to chains
     pipeline            Pipeline: a source and its stages

@@ -1,4 +1,19 @@
-"""Where batches run: in worker processes, in threads beside the coordinator, or all in the caller's own thread."""
+"""Where batches run: in worker processes, in threads beside the coordinator, or all in the caller's own thread.
+
+=============  ============================================================
+``base``       the contract with the coordinator's loop
+``inline``     all in the caller's thread, for debugging
+``process``    worker processes: commands as messages, messages as events
+``fleet``      the processes of one engine: started, linked, heard, stopped
+``links``      the coordinator's end of one worker
+``hearing``    what a worker has told, checked
+``deadlines``  calls whose time is up
+``local``      threads beside the coordinator
+``here``       what jobs in this very process need
+``parcels``    payloads made of others, taken apart
+``cores``      how many cores this process may use
+=============  ============================================================
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
 """The parent's view of worker processes.
 
-===============  =============================================================================
-``registry``     every process ever started, until its exit status has been collected
-``notices``      what a registry has to tell: started, exited, failed to start
-``nurserylink``  the registry's end of its own fork server (``forkserver``)
-``direct``       workers that are the coordinator's own children (``spawn``, ``fork``)
-``spawning``     how a process comes to be, and what it must not inherit
-``orphans``      ends processes whose parent has died before them
-``identity``     which process is meant, though its number may be another's tomorrow
-``stopping``     when to ask, when to insist, when to kill: the stop ladder, without the doing
-===============  =============================================================================
+================  =============================================================================
+``registry``      every process ever started, until its exit status has been collected
+``notices``       what a registry has to tell: started, exited, failed to start
+``nurserylink``   the registry's end of its own fork server (``forkserver``)
+``direct``        workers that are the coordinator's own children (``spawn``, ``fork``)
+``spawning``      how a process comes to be, and what it must not inherit
+``orphans``       ends processes whose parent has died before them
+``identity``      which process is meant, though its number may be another's tomorrow
+``stopping``      when to ask, when to insist, when to kill: the stop ladder, without the doing
+``boardprocess``  the process of the metrics board
+================  =============================================================================
 """

@@ -1,12 +1,23 @@
 """The child's side: what runs in a worker process, and the fork server that makes workers.
 
-=============  =============================================================================
-``boot``       from a new-born process to the entry function, and out again
-``lifeline``   the kernel ends this process when the coordinator is gone
-``nursery``    the fork server of one registry, and the guardian of what it forked
-``main``       the worker's loop
-``chain``      runs the functions of fused stages over a batch
-=============  =============================================================================
+===============  ===================================================================
+``boot``         from a new-born process to the entry function, and out again
+``lifeline``     the kernel ends this process when the coordinator is gone
+``nursery``      the fork server of one registry, and the guardian of what it forked
+``boardhost``    the process of the metrics board, with a lifeline of its own
+``main``         the worker's loop
+``outbox``       what it sends: one message at a time, whoever interrupts it
+``courier``      log records, sent to the parent's handlers
+``threadpools``  the threads of numeric libraries, limited
+``chain``        fused stages, built once, and one call of one of them
+``jobs``         a window of a batch, on its way through a chain
+``slices``       cheap items, in one tight loop a stage
+``groups``       stages that get a list of items
+``coroutines``   stages that are an ``async def``
+``streams``      generator stages: one item that becomes many
+``reports``      what was done, counted
+``packing``      a report, made ready to be sent
+===============  ===================================================================
 
 Nothing here imports the parent's side: every module imported here is paid for by every worker.
 """
