@@ -371,7 +371,7 @@ def test_a_worker_that_dies_before_a_run_costs_no_program_that_has_sigpipe_at_it
     check_survives(
         run_program,
         """
-    with Engine(2, grace_s=1) as engine:
+    with Engine(2, grace_s=1, metrics_interval_s=0) as engine:
         engine.run([range(10), abs]).unwrap()
         server = kill_workers_unnoticed(engine)
 
@@ -390,7 +390,7 @@ def test_a_worker_that_dies_in_a_run_costs_no_program_that_has_sigpipe_at_its_de
     check_survives(
         run_program,
         """
-    engine = Engine(2, grace_s=1)
+    engine = Engine(2, grace_s=1, metrics_interval_s=0)
 
     def source():
         yield 0
@@ -413,7 +413,7 @@ def test_a_worker_that_dies_before_the_engine_is_closed_costs_no_program_that_ha
     check_survives(
         run_program,
         """
-    with Engine(2, grace_s=1) as engine:
+    with Engine(2, grace_s=1, metrics_interval_s=0) as engine:
         engine.run([range(10), abs]).unwrap()
         kill_workers_unnoticed(engine)
     print("closed", engine.pids())
