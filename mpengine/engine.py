@@ -52,7 +52,8 @@ class Engine:
         on_error: the ``ErrorPolicy`` of stages that name none.
         grace_s: seconds that workers get to leave before they are terminated.
         crash_retries: how many further deaths an item may cause before it fails.
-        memory_limit: bytes of resident memory for each worker.
+        memory_limit: bytes of resident memory for each worker process, looked at ten times a second.  One that is over
+            it is replaced between items; an item that takes a worker over it alone fails with a ``MemoryLimitError``.
         max_items_per_worker: a worker is replaced after so many items.
         max_bytes: what the payloads under way may weigh together; 1 GiB by default.
         backend: ``"process"``, or ``"inline"`` to run everything in this thread, for debugging.

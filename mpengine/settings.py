@@ -45,9 +45,6 @@ class EngineOptions:
         check_seconds("grace_s", self.grace_s)
         check_seconds("metrics_interval_s", self.metrics_interval_s)
         object.__setattr__(self, "preload", check_modules("preload", self.preload))
-        if self.memory_limit is not None:
-            msg = f"memory_limit is not available in this version, not even {self.memory_limit!r}"
-            raise ValueError(msg)
 
     @property
     def items_waiting(self) -> int:

@@ -34,7 +34,7 @@ def make_backend(chosen: EngineOptions, workers: int, cores: int) -> Backend:
     """
     from mpengine.backends.base import BackendOptions
 
-    options = BackendOptions(workers, chosen.start_method, tuple(chosen.preload), cores)
+    options = BackendOptions(workers, chosen.start_method, tuple(chosen.preload), cores, chosen.memory_limit)
     if chosen.backend == "inline":
         from mpengine.backends.inline import InlineBackend
 

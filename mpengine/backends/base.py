@@ -34,12 +34,14 @@ class BackendOptions:
         start_method: how processes are started, where there are any.
         preload: modules to import before workers are forked, where that is how they start.
         cores: how many cores the workers share; their numeric libraries get that many threads together.
+        memory_limit: bytes of resident memory that a worker process may have; None: any number.
     """
 
     workers: int
     start_method: str = "forkserver"
     preload: Sequence[str] = ()
     cores: int = 1
+    memory_limit: int | None = None
 
 
 class Backend(Protocol):

@@ -23,6 +23,7 @@ from mpengine.backends.deadlines import Deadlines
 from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
 from mpengine.backends.hearing import death_from, returned_from
 from mpengine.backends.local import LocalWorkers
+from mpengine.backends.memory import MemoryGuard
 from mpengine.backends.parcels import take_apart
 from mpengine.errors import PipelineError
 from mpengine.ipc import messages
@@ -65,6 +66,7 @@ class ProcessBackend:
         self._timeouts: list[float | None] = []
         self._timed: dict[int, int] = {}  # the chain of every batch that has a timeout
         self._deadlines = Deadlines()
+        self._memory = MemoryGuard(options.memory_limit)
         self._seats: dict[int, ChainPlan] = {}
         self._local: LocalWorkers | None = None
         self._local_happened: deque[events.Event] = deque()
@@ -101,6 +103,7 @@ class ProcessBackend:
             self._take_in(happening)
         self._happened = []
         self._deadlines = Deadlines()
+        self._memory = MemoryGuard(self._options.memory_limit)
         for link in self._fleet.links.values():
             self._send_run(self._fleet, link)
 
@@ -185,13 +188,15 @@ class ProcessBackend:
         if self._happened:
             timeout_s = 0
         fleet = self._running_fleet()
-        look_s = self._deadlines.wait_s(time.monotonic())
-        if look_s is not None:
-            timeout_s = look_s if timeout_s is None else min(timeout_s, look_s)
-        for happening in fleet.wait(timeout_s):
+        at = time.monotonic()
+        look_s = self._deadlines.wait_s(at)
+        waits_s = [wait_s for wait_s in (timeout_s, look_s, self._memory.wait_s(at)) if wait_s is not None]
+        for happening in fleet.wait(min(waits_s, default=None)):
             self._take_in(happening)
+        at = time.monotonic()
         if look_s is not None:
-            self._deadlines.enforce(fleet, time.monotonic())
+            self._deadlines.enforce(fleet, at)
+        self._happened += self._memory.look(fleet, at)
         while self._local_happened:
             self._happened.append(self._local_happened.popleft())
         happened, self._happened = self._happened, []
@@ -224,7 +229,8 @@ class ProcessBackend:
                 self._happened.append(event)
         elif isinstance(happening, Lost):
             timed_out = self._deadlines.bury(happening.worker_id, happening.generation)
-            self._happened.append(death_from(at, happening, timed_out=timed_out))
+            excess = self._memory.bury(happening.worker_id, happening.generation)
+            self._happened.append(death_from(at, happening, timed_out=timed_out, excess=excess))
         else:
             summary = happening.reason.strip().splitlines()[-1] if happening.reason.strip() else "no reason given"
             self._happened.append(events.StartFailed(at, summary, happening.reason))

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from mpengine.errors import ItemTimeoutError, WorkerDiedError, with_remote_traceback
+from mpengine.errors import ItemTimeoutError, MemoryLimitError, WorkerDiedError, with_remote_traceback
 from mpengine.ipc.codec import load_error
 from mpengine.policies import ErrorPolicy
 from mpengine.results import MAX_REPORTED_ERRORS, ItemError
@@ -84,6 +84,8 @@ class Failures:
         error: BaseException
         if failure.how is Ending.CRASHED:
             error = WorkerDiedError(failure.summary.removeprefix("WorkerDiedError: "))
+        elif failure.how is Ending.OVER_MEMORY:
+            error = MemoryLimitError(failure.summary.removeprefix("MemoryLimitError: "))
         elif failure.how is Ending.TIMED_OUT and failure.error is None:
             error = ItemTimeoutError(failure.summary.removeprefix("ItemTimeoutError: "))
         else:

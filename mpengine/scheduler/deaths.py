@@ -8,13 +8,19 @@ R4. An item that is in a stage with ``idempotent=False`` is not run again.  One 
     record may have begun, and counts as begun.
 R5. A worker that was killed since its item's time was up is no crash: the stage's retries count, and the item need not
     run alone.
+R6. An item whose worker was killed since it had grown too large is run again alone.  It is given up when it does that
+    to a worker that has done nothing else, or to ``MOST_EXCESSES`` workers, whatever ``crash_retries`` is.
+R7. A stage cannot be set up when one slot has lost ``SETUP_TRIES`` processes over it in a row, or more if
+    ``crash_retries`` is more, and no worker has set it up meanwhile.  Deaths of several slots prove nothing: whatever
+    kills from outside finds them all at the same thing.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from mpengine.errors import ItemTimeoutError, WorkerDiedError
+from mpengine.errors import ItemTimeoutError, MemoryLimitError, WorkerDiedError
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.events import Ending
 from mpengine.scheduler.lifecycles import BatchState, WorkerMove
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
 
 START_TRIES = 3
 START_BACKOFF_S = 0.1
+SETUP_TRIES = 3
+MOST_EXCESSES = 3
 
 
 class Deaths:
@@ -50,7 +58,7 @@ class Deaths:
         self._out = out
         self._crash_retries = crash_retries
         self._failed_starts = 0
-        self._setup_deaths: dict[int, int] = {}
+        self._setup_deaths: dict[int, Counter[int]] = {}  # of each chain, by slot
 
     def note_greeting(self) -> None:
         """A worker has come up: those that did not are forgotten."""
@@ -102,7 +110,7 @@ class Deaths:
         """A worker died at ``batch``: find the item, and run it again or give it up."""
         chain = self._plan.chains[batch.chain]
         if event.in_setup:
-            self._blame_setup(chain, event)
+            self._blame_setup(chain, event)  # R7
             return
         position = event.position
         if position is None or not _names_item(event, batch):
@@ -116,8 +124,13 @@ class Deaths:
         if event.timed_out:
             self._blame_timeout(batch, place, event, is_over=is_over)
             return
+        was_alone = batch.is_alone
         batch.deaths += 1
-        if is_over:
+        if event.excess is not None:
+            is_proven = (was_alone and event.excess.is_fresh) or batch.deaths >= MOST_EXCESSES  # R6
+            if is_over or is_proven:
+                self._give_up(batch, place, event, _tell_excess(event.excess))
+        elif is_over:
             self._give_up(batch, place, event, f"the worker died ({event.how}), and {_ONCE}")
         elif batch.deaths > self._crash_retries:  # R3
             self._give_up(batch, place, event, f"the worker died ({event.how}), {batch.deaths} times with this item")
@@ -148,11 +161,14 @@ class Deaths:
         """The only item of ``batch`` has failed for good."""
         chain = self._plan.chains[batch.chain]
         stage = chain.first_stage + place
-        how = Ending.TIMED_OUT if event.timed_out else Ending.CRASHED
+        how, kind = Ending.CRASHED, WorkerDiedError.__name__
+        if event.timed_out:
+            how, kind = Ending.TIMED_OUT, ItemTimeoutError.__name__
+        elif event.excess is not None:
+            how, kind = Ending.OVER_MEMORY, MemoryLimitError.__name__
         attempts = event.attempt if event.timed_out else max(1, batch.deaths)
-        kind = ItemTimeoutError if event.timed_out else WorkerDiedError
         failure = events.Failure(
-            batch.lo, place, f"{kind.__name__}: {story}{event.where}", None, event.item, event.trace, attempts, how
+            batch.lo, place, f"{kind}: {story}{event.where}", None, event.item, event.trace, attempts, how
         )  # fmt: skip
         self._stock.ledger.cut_off(chain.first_stage, stage, how)
         error = self._verdicts.judge_in(batch, stage, failure, event.worker_id)
@@ -162,16 +178,23 @@ class Deaths:
 
     def _blame_setup(self, chain: ChainPlan, event: events.WorkerDied) -> None:
         """A worker died while it built a chain's stages: no item is to blame, and none will fare better."""
-        deaths = self._setup_deaths[chain.index] = self._setup_deaths.get(chain.index, 0) + 1
-        if deaths > self._crash_retries:
+        slots = self._setup_deaths.setdefault(chain.index, Counter())
+        slots[event.worker_id] += 1
+        deaths = slots[event.worker_id]
+        if deaths > max(SETUP_TRIES - 1, self._crash_retries):
             names = ", ".join(repr(stage.name) for stage in chain.stages)
-            story = f"stage {names} could not be set up: the worker died ({event.how}), {deaths} times"
+            how = f"the worker died ({event.how})" if event.excess is None else _tell_excess(event.excess)
+            story = f"stage {names} could not be set up: {how}, {deaths} times in a row"
             self._verdicts.end(story, WorkerDiedError(story))
 
 
 def _names_item(event: events.WorkerDied, batch: Batch) -> bool:
     """Whether the dead worker's slot names an item of ``batch``."""
     return batch.batch_id == event.batch_id and event.position is not None and batch.lo <= event.position < batch.hi
+
+
+def _tell_excess(excess: events.Excess) -> str:
+    return f"its worker had {excess.rss:,} bytes of memory, over memory_limit, {excess.limit:,}"
 
 
 _ONCE = "its stage is not to be run twice"

@@ -30,6 +30,8 @@ class Ending(enum.Enum):
     """Its workers died."""
     TIMED_OUT = "timed out"
     """It took longer than its stage's ``timeout``."""
+    OVER_MEMORY = "over memory"
+    """It took its workers over the engine's ``memory_limit``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,29 @@ class WorkerReady:
 
 
 @dataclass(frozen=True, slots=True)
+class Excess:
+    """What a worker was killed for that had grown too large.
+
+    Attributes:
+        rss: bytes of resident memory that it was last seen with.
+        limit: bytes that it might have had.
+        is_fresh: whether its process had done nothing before, so that only the items at hand can have caused it.
+    """
+
+    rss: int
+    limit: int
+    is_fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBloated:
+    """A worker has more memory than it may have, and is to be replaced once it holds nothing any more."""
+
+    at: float
+    worker_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDied:
     """A worker's process is gone.
 
@@ -151,6 +176,7 @@ class WorkerDied:
         is_torn: whether its slot held half a record, so that nothing is known of what it was at.
         where: where the item was, in words that end a sentence; empty when that is not known.
         trace: the same at length, as a traceback.
+        excess: what it was killed for, if that was its memory.
     """
 
     at: float
@@ -166,6 +192,7 @@ class WorkerDied:
     is_torn: bool = False
     where: str = ""
     trace: str = ""
+    excess: Excess | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +293,7 @@ Event = (
     | SourceEnded
     | SourceFailed
     | WorkerReady
+    | WorkerBloated
     | WorkerDied
     | StageBroken
     | StartFailed

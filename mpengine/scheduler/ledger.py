@@ -138,7 +138,7 @@ class Ledger:
 
     def note_ending(self, stage: int, how: Ending) -> None:
         """Count what an item has failed of."""
-        if how is Ending.CRASHED:
+        if how in (Ending.CRASHED, Ending.OVER_MEMORY):
             self.stages[stage].crashed += 1
         elif how is Ending.TIMED_OUT:
             self.stages[stage].timed_out += 1

@@ -90,6 +90,7 @@ class Scheduler:
         self.source_ended = False
         self.started_at = 0.0
         self._source_failure: events.SourceFailed | None = None
+        self._may_retire = settings.max_items is not None
         self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers)
         self._out: list[Command] = []
         self._verdicts = Verdicts(plan, self.stock, self._out)
@@ -100,6 +101,7 @@ class Scheduler:
             events.SourceEnded: self._on_source_ended,
             events.SourceFailed: self._on_source_failed,
             events.WorkerReady: self._on_worker_ready,
+            events.WorkerBloated: self._on_worker_bloated,
             events.WorkerDied: self._on_worker_died,
             events.StageBroken: self._on_stage_broken,
             events.StartFailed: self._on_start_failed,
@@ -226,7 +228,7 @@ class Scheduler:
 
     def _retire(self) -> None:
         """Have processes replaced that have done as much as one may, as long as there is anything left to do."""
-        if self.settings.max_items is None or (self.source_ended and not self.stock.batches):
+        if not self._may_retire or (self.source_ended and not self.stock.batches):
             return
         for worker in self.crew:
             if worker.is_spent:
@@ -272,8 +274,15 @@ class Scheduler:
         self._deaths.note_greeting()
         worker = self.crew[event.worker_id]
         worker.move(WorkerMove.GREET)
+        worker.quota = None
         if self.settings.max_items is not None and worker.only is None:
             worker.quota = max(0, self.settings.max_items - event.items)
+
+    def _on_worker_bloated(self, event: events.WorkerBloated) -> None:
+        worker = self.crew[event.worker_id]
+        if worker.is_ready:
+            worker.quota = 0
+            self._may_retire = True
 
     def _on_worker_died(self, event: events.WorkerDied) -> None:
         worker = self.crew[event.worker_id]

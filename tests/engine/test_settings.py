@@ -66,6 +66,7 @@ def test_an_option_that_is_no_option_is_named():
         ("metrics_interval_s", 0),
         ("metrics_interval_s", 2.5),
         ("memory_limit", None),
+        ("memory_limit", 1 << 30),
         ("max_items_per_worker", None),
         ("ordered", False),
         ("on_error", "drop"),

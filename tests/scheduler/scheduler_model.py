@@ -310,7 +310,7 @@ def check_end(world):
     check_figures(world.scheduler)
     for index, book in enumerate(ledger.stages):
         endings = Counter(report.failure.how for report in world.reports if report.stage == index)
-        told = (endings[Ending.CRASHED], endings[Ending.TIMED_OUT])
+        told = (endings[Ending.CRASHED] + endings[Ending.OVER_MEMORY], endings[Ending.TIMED_OUT])
         # An item that has failed in two branches of a mix is told of once.
         assert world.is_branch(index) or (book.crashed, book.timed_out) == told
         assert book.crashed + book.timed_out >= sum(told)

@@ -406,7 +406,8 @@ class World:
             worker.queue.popleft()
         if fans_out and job.position < job.hi:
             self.sent[job.chain, job.items[job.position]] = job.emitted
-        self.setup_deaths.pop(job.chain, None)  # it was set up, so that what came before is forgotten
+        for key in [key for key in self.setup_deaths if key[0] == job.chain]:
+            del self.setup_deaths[key]  # it was set up, so that what came before is forgotten
         self.tell(
             events.BatchReturned, number, batch_id, progress, work.consumed, job.emitted, work.chunks(),
             tuple(work.failures), tuple(work.tallies), work.kill,
@@ -427,7 +428,7 @@ class World:
         self._expected_crash = []
         is_half_way = batch_id in worker.jobs and position is None and self._is_half_way(worker.jobs[batch_id])
         if death.in_setup and not is_half_way:
-            self.setup_deaths[worker.jobs[batch_id].chain] += 1
+            self.setup_deaths[worker.jobs[batch_id].chain, number] += 1
         elif not is_half_way:
             if batch_id in worker.jobs and position == worker.jobs[batch_id].position:
                 tried = worker.jobs[batch_id].attempted
@@ -437,7 +438,7 @@ class World:
         self.workers[number] = FakeWorker()
         self.tell(
             events.WorkerDied, number, "SIGKILL", batch_id, position, stage, "", death.in_setup,
-            attempt, death.timed_out, death.is_torn,
+            attempt, death.timed_out, death.is_torn, excess=death.excess,
         )  # fmt: skip
         new = [
             report
@@ -447,7 +448,7 @@ class World:
         new = [(report.index, report.stage) for report in new[self._crashes :]]
         self._crashes += len(new)
         assert sorted(new) == sorted(self._expected_crash)
-        assert self.cancels or max(self.setup_deaths.values(), default=0) <= self.shape.crash_retries
+        assert self.cancels or max(self.setup_deaths.values(), default=0) <= max(2, self.shape.crash_retries)
 
     def is_branch(self, stage):
         """Whether a stage is a branch of a mix."""
@@ -477,8 +478,11 @@ class World:
             self.attempted[key] = stage, attempt
             is_over = is_once or attempt > chain.stages[stage].retry.attempts
         else:
+            was_alone = key in self.deaths
             self.deaths[key] = self.deaths.get(key, 0) + 1
             is_over = is_once or self.deaths[key] > self.shape.crash_retries
+            if death.excess is not None:
+                is_over = is_once or (was_alone and death.excess.is_fresh) or self.deaths[key] >= 3
         if is_over:
             self._expect_crash(key, stage)
 
@@ -602,6 +606,7 @@ class Death:
         in_setup: it was still building the chain's stages.
         timed_out: it was killed because its item's time was up.
         is_torn: its slot held half a record, so that it names nothing.
+        excess: what it was killed for, if that was its memory.
     """
 
     batch_id: int | None
@@ -611,6 +616,7 @@ class Death:
     in_setup: bool = False
     timed_out: bool = False
     is_torn: bool = False
+    excess: events.Excess | None = None
 
     def named(self, world, worker):
         """Return batch, position and stage."""

@@ -241,15 +241,107 @@ def test_a_hello_in_between_starts_the_count_afresh():
 def test_a_set_up_that_kills_ends_the_run_and_no_item_is_to_blame():
     world = at_work(crash_retries=1)
 
-    world.die(0, death(world, in_setup=True))
-    assert restart(world) == [([(0,), (1,), (2,), (3,)], False)]
+    for _ in range(2):
+        world.die(0, death(world, in_setup=True))
+        assert restart(world) == [([(0,), (1,), (2,), (3,)], False)]
     world.die(0, death(world, in_setup=True))
 
     assert [cancel.reason for cancel in world.cancels] == [
-        "stage 's0' could not be set up: the worker died (SIGKILL), 2 times"
+        "stage 's0' could not be set up: the worker died (SIGKILL), 3 times in a row"
     ]
     assert world.reports == []
     assert not any(isinstance(command, commands.StartWorker) for command in world.commands)
+
+
+def test_deaths_of_several_slots_during_set_up_do_not_add_up():
+    """Something that kills from outside finds all workers loading the same model."""
+    shape = Shape((StageShape(buffer=8),), workers=3, items=6, tells_length=False, crash_retries=0)
+    world = begin(shape, size=2)
+    while world.can_pack:
+        world.pack()
+
+    deaths = 0
+    for _ in range(2):
+        for number in [number for number, worker in enumerate(world.workers) if worker.queue]:
+            world.die(number, Death(world.workers[number].queue[0], in_setup=True))
+            world.greet(number)
+            deaths += 1
+
+    assert deaths > 3
+    assert not world.cancels
+    run_to_the_end(world, Watch(world))
+    assert len(world.taken) == 6
+    check_end(world)
+
+
+def test_a_set_up_that_works_in_between_starts_the_count_afresh():
+    world = at_work()
+    for _ in range(2):
+        world.die(0, death(world, in_setup=True))
+        restart(world)
+    world.advance(0, 1)
+    for _ in range(2):
+        world.die(0, death(world, in_setup=True))
+        restart(world)
+
+    assert not world.cancels
+
+
+def excess(*, is_fresh):
+    return events.Excess(2_000, 1_000, is_fresh=is_fresh)
+
+
+def test_an_item_that_is_too_large_is_run_again_alone_and_given_up_when_a_fresh_worker_has_proved_it():
+    world = at_work(crash_retries=5)
+
+    world.die(0, death(world, excess=excess(is_fresh=True)))
+    assert not world.reports
+    assert restart(world)[0] == ([(0,)], True)
+    world.die(0, death(world, excess=excess(is_fresh=True)))
+
+    (report,) = world.reports
+    assert report.failure.how is Ending.OVER_MEMORY
+    assert report.failure.summary == (
+        "MemoryLimitError: its worker had 2,000 bytes of memory, over memory_limit, 1,000"
+    )
+    run_to_the_end(world, Watch(world))
+    assert world.taken == [(1, 0), (2, 0), (3, 0)]
+    check_end(world)
+
+
+def test_where_others_had_filled_the_worker_the_item_gets_more_tries_but_not_for_ever():
+    world = at_work(crash_retries=0)
+
+    for died in range(2):
+        world.die(0, death(world, excess=excess(is_fresh=False)))
+        assert not world.reports, died
+        assert restart(world)[0] == ([(0,)], True)
+    world.die(0, death(world, excess=excess(is_fresh=False)))
+
+    assert [report.failure.how for report in world.reports] == [Ending.OVER_MEMORY]
+
+
+def retired(world):
+    return [command.worker_id for command in world.commands if isinstance(command, commands.RetireWorker)]
+
+
+def test_a_worker_that_has_grown_gets_nothing_more_and_is_replaced_when_it_holds_nothing():
+    world = at_work()
+    world.tell(events.WorkerBloated, 0)
+    assert not retired(world)
+    while world.workers[0].queue:
+        assert not retired(world)
+        world.advance(0, 1000)
+    assert retired(world) == [0]
+    run_to_the_end(world, Watch(world))
+    check_end(world)
+
+
+def test_a_worker_that_has_grown_and_gone_meanwhile_is_nobodys_business():
+    world = at_work()
+    world.die(0)
+    world.tell(events.WorkerBloated, 0)
+    assert restart(world) == [([(0,), (1,), (2,), (3,)], False)]
 
 
 @pytest.mark.parametrize(

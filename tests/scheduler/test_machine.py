@@ -124,7 +124,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         choice=st.integers(0, 3),
         ahead=st.integers(0, 3),
         names_item=st.booleans(),
-        before=st.sampled_from(["", "", "", "", "payload", "payload", "setup", "timed out", "torn"]),
+        before=st.sampled_from(["", "", "", "", "payload", "payload", "setup", "timed out", "torn", "too large"]),
     )
     def die_at_work(self, choice, ahead, names_item, before):
         number = self._pick(choice, is_busy)
@@ -157,9 +157,11 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 def death_of(batch_id, ahead, before, *, names_item):
     """Return a death at a batch: in the midst of it, or ``before`` that."""
+    excess = events.Excess(2000, 1000, is_fresh=ahead == 0) if before == "too large" else None
     return Death(
-        batch_id, ahead, names_item, before == "payload", before == "setup", before == "timed out", before == "torn"
-    )
+        batch_id, ahead, names_item, before == "payload", before == "setup", before == "timed out", before == "torn",
+        excess,
+    )  # fmt: skip
 
 
 def is_starting(worker):
@@ -258,6 +260,7 @@ class Walk:
             (12, busy, lambda: world.advance(number, draw.randint(1, 3), suspend=draw.random() < 0.5)),
             (2, busy, lambda: world.die(number, self._death(queue))),
             (1, ready, lambda: world.die(draw.choice(ready))),
+            (0.5, ready, lambda: world.tell(events.WorkerBloated, draw.choice(ready))),
             (0.3, starting, lambda: world.die(draw.choice(starting))),
             (6, world.can_pack, lambda: world.pack(draw.randint(1, 3))),
             (0.02, True, lambda: world.tell(events.CancelRequested, "enough")),
@@ -267,7 +270,7 @@ class Walk:
 
     def _death(self, queue):
         draw = self.draw
-        before = draw.choices(["", "payload", "setup", "timed out", "torn"], [50, 20, 1, 20, 9])[0]
+        before = draw.choices(["", "payload", "setup", "timed out", "torn", "too large"], [40, 20, 3, 20, 9, 10])[0]
         return death_of(queue[0], draw.randint(0, 3), before, names_item=draw.random() < 0.5)
 
 
