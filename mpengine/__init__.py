@@ -3,6 +3,7 @@
 Where things are (imports point down only)::
 
     cli                 python -m mpengine
+    testing             a check that nothing is left behind; pytest_plugin offers it to suites
     engine              Engine: run, iter, map, arun, aiter, cancel, snapshot
     coordinator         the one loop in the parent, the source's feed, the consumer's side
     backends            where batches run: worker processes, threads beside the coordinator, or inline
