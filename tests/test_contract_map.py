@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mpengine
+import mpengine.testing
 from mpengine.engine import Engine
 from mpengine.metrics import Snapshot, StageMetrics, WorkerMetrics
 from mpengine.results import Err, ItemError, Ok, Report
@@ -63,7 +64,7 @@ def test_a_promise_names_a_test_that_is_there(term, body):
 def test_the_page_has_the_contracts_sections_and_promises_something_in_each():
     found = {title: len(definitions(body)) for title, body in sections().items()}
 
-    assert set(found) >= {"Stages", "Error policies", "Pipelines", "Engine", "Results", "Command line"}
+    assert set(found) >= {"Stages", "Error policies", "Pipelines", "Engine", "Results", "Command line", "Test suites"}
     assert [title for title, count in found.items() if not count] == []
 
 
@@ -98,6 +99,7 @@ PROMISED_SIGNATURES = {
     "Engine", "Engine.run", "Engine.iter", "Engine.map", "Engine.arun", "Engine.aiter", "Engine.cancel",
     "Engine.snapshot", "Engine.pids", "Engine.close",
     "Ok", "Err", "Report", "Snapshot", "StageMetrics", "WorkerMetrics", "Snapshot.as_dict",
+    "testing.assert_no_orphans",
 }  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def test_no_program_on_a_page_escapes_the_tests(page):
 def test_the_pages_that_promise_examples_have_them():
     with_examples = {example.values[0].place.partition(":")[0] for example in examples()}
 
-    promised = ("tutorial", "errors", "cancellation", "tuning", "debugging", "mistakes", "watching")
+    promised = ("tutorial", "errors", "cancellation", "tuning", "debugging", "mistakes", "watching", "testing")
     assert with_examples >= {"README.rst", *(f"docs/{name}.rst" for name in promised)}
 
 

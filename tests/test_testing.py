@@ -25,6 +25,18 @@ PATIENCE_S = 30
 AT_ONCE = {"timeout_s": 0.0}
 
 
+daemons = []
+
+
+@pytest.fixture(autouse=True)
+def _no_daemon_outlives_a_test_that_fails():
+    yield
+    for daemon in daemons:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            daemon.kill()
+    daemons.clear()
+
+
 def left(start, **options):
     """What the check says of ``start()``, and what that returned."""
     with pytest.raises(AssertionError) as failure, assert_no_orphans(**{**AT_ONCE, **options}):
@@ -42,7 +54,9 @@ def is_gone(pid):
 def start_orphan_program():
     """A program whose parent ends at once."""
     command = "sleep 600 >&- 2>&- & echo $!"
-    return int(subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout)
+    pid = int(subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout)
+    daemons.append(psutil.Process(pid))
+    return pid
 
 
 def start_forked_daemon():
@@ -60,7 +74,8 @@ def start_forked_daemon():
     os.waitpid(pid, 0)
     os.close(tell_fd)
     with os.fdopen(told_fd) as told:
-        return int(told.readline(20))
+        daemons.append(psutil.Process(int(told.readline(20))))
+    return daemons[-1].pid
 
 
 # ---------------------------------------------------------------------- who is blamed
