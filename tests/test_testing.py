@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from mpengine import Engine, testing
+from mpengine.processes import identity
 from mpengine.testing import assert_no_orphans
 
 SLEEP = ("sleep", "600")
@@ -125,11 +126,37 @@ def test_a_zombie_that_nobody_has_collected_is_blamed_and_collected_x3():
     assert popen.returncode == 0
 
 
-def test_what_is_ending_is_waited_for_and_so_is_the_thread_that_collects_it_x2_x3():
+def test_what_is_ending_is_waited_for_x2(monkeypatch):
+    told_fd, tell_fd = os.pipe()
+
+    def wait_gone(identities, timeout_s):
+        os.close(tell_fd)  # ends it
+        return identity.wait_gone(identities, timeout_s)
+
+    monkeypatch.setattr(testing, "wait_gone", wait_gone)
     with assert_no_orphans(timeout_s=PATIENCE_S):
-        popen = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
-        threading.Thread(target=popen.wait).start()
-        popen.stdin.close()
+        subprocess.run(["sh", "-c", f"cat <&{told_fd} >&- 2>&- &"], pass_fds=[told_fd], check=True)
+        os.close(told_fd)
+
+
+def test_a_thread_that_is_about_to_collect_an_exit_status_is_waited_for_x3():
+    class Collecting(threading.Thread):
+        def __init__(self, popen):
+            super().__init__()
+            self.popen = popen
+            self.gate = threading.Event()
+
+        def run(self):
+            if self.gate.wait(PATIENCE_S):
+                self.popen.wait()
+
+        def join(self, timeout=None):
+            self.gate.set()
+            super().join(timeout)
+
+    with assert_no_orphans(timeout_s=PATIENCE_S):
+        thread = Collecting(subprocess.Popen(["true"]))
+        thread.start()
 
 
 def test_a_grandchild_that_lost_its_parent_is_blamed_by_the_cookie():
