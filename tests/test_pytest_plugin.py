@@ -71,6 +71,9 @@ def test_clean_fixture(server, own_server, no_orphans):
 def test_bad_fixture(no_orphans):
     leave()
 
+def test_bad_fixture_named_after_the_one_that_leaves(careless_server, no_orphans):
+    pass
+
 @AT_ONCE
 def test_bad_marker():
     leave()

@@ -135,7 +135,7 @@ def test_what_is_ending_is_waited_for_x2(monkeypatch):
 
     monkeypatch.setattr(testing, "wait_gone", wait_gone)
     with assert_no_orphans(timeout_s=PATIENCE_S):
-        subprocess.run(["sh", "-c", f"cat <&{told_fd} >&- 2>&- &"], pass_fds=[told_fd], check=True)
+        subprocess.run(["sh", "-c", "exec 3<&0; (read line) <&3 &"], stdin=told_fd, check=True)
         os.close(told_fd)
 
 
