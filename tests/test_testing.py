@@ -269,7 +269,7 @@ def test_a_run_of_an_engine_leaves_nothing_and_one_that_stays_open_is_blamed():
 
 def test_what_mpengine_itself_leaves_in_this_process_is_told():
     gate = threading.Event()
-    thread = threading.Thread(target=gate.wait, name="mpengine-staged")
+    thread = threading.Thread(target=gate.wait, name="mpengine-staged", daemon=True)
 
     def start():
         thread.start()
@@ -295,7 +295,7 @@ def test_what_mpengine_itself_leaves_in_this_process_is_told():
 
 def test_threads_and_files_of_others_are_not_told():
     gate = threading.Event()
-    thread = threading.Thread(target=gate.wait)
+    thread = threading.Thread(target=gate.wait, daemon=True)
     with assert_no_orphans(**AT_ONCE):
         thread.start()
         fd = os.memfd_create("another")
