@@ -337,6 +337,25 @@ def test_a_worker_that_has_grown_gets_nothing_more_and_is_replaced_when_it_holds
     check_end(world)
 
 
+def test_the_process_that_replaces_one_that_has_grown_gets_as_much_as_any():
+    shape = Shape((StageShape(buffer=8),), workers=1, items=8, tells_length=False)
+    world = at_work(shape)
+    world.tell(events.WorkerBloated, 0)
+    while world.workers[0].queue:
+        world.advance(0, 1000)
+    assert world.can_pack
+    world.pack()
+    assert not dispatches(world)
+
+    world.die(0)
+    world.greet(0)
+
+    assert [len(items) for _, items in world.sent_to(0)] == [4]
+    while world.workers[0].queue:
+        world.advance(0, 1000)
+        assert not retired(world)
+
+
 def test_a_worker_that_has_grown_and_gone_meanwhile_is_nobodys_business():
     world = at_work()
     world.die(0)
