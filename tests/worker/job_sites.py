@@ -4,7 +4,7 @@ import os
 
 from mpengine.worker.chain import Site
 
-CANCEL_FD = os.pidfd_open(os.getpid())  # never readable; no pipe, into which a test writes garbage wherever it finds one
+CANCEL_FD = os.pidfd_open(os.getpid())  # never readable; and no pipe, for a test writes garbage into all it finds
 
 
 class Slot:
