@@ -118,7 +118,9 @@ class Publisher:
             except Exception as error:  # noqa: BLE001 - a line in the log; the run needs no board (A2)
                 self._give_up(error)
             finally:
-                self._is_told.set()
+                with self._lock:
+                    if self._last is None:  # else it came during this turn, and the next one tells it
+                        self._is_told.set()
 
     def _is_current(self) -> bool:
         """Whether this thread is still to publish, and has not been closed."""
