@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from mpengine.errors import ItemTimeoutError, MemoryLimitError, WorkerDiedError, with_remote_traceback
+from mpengine.errors import EngineError, ItemTimeoutError, MemoryLimitError, WorkerDiedError, with_remote_traceback
 from mpengine.ipc.codec import load_error
 from mpengine.policies import ErrorPolicy
 from mpengine.results import MAX_REPORTED_ERRORS, ItemError
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from mpengine.scheduler.commands import ReportFailure
 
 LOG_EVERY_S = 1.0
+_OURS: Final[dict[Ending, type[EngineError]]] = {  # what no stage raised, so that there is no exception to restore
+    Ending.CRASHED: WorkerDiedError,
+    Ending.OVER_MEMORY: MemoryLimitError,
+    Ending.TIMED_OUT: ItemTimeoutError,
+}
 
 
 def restore(error: Any, summary: str, traceback: str) -> BaseException:
@@ -82,12 +87,9 @@ class Failures:
         """Return one failure with its exception."""
         failure = report.failure
         error: BaseException
-        if failure.how is Ending.CRASHED:
-            error = WorkerDiedError(failure.summary.removeprefix("WorkerDiedError: "))
-        elif failure.how is Ending.OVER_MEMORY:
-            error = MemoryLimitError(failure.summary.removeprefix("MemoryLimitError: "))
-        elif failure.how is Ending.TIMED_OUT and failure.error is None:
-            error = ItemTimeoutError(failure.summary.removeprefix("ItemTimeoutError: "))
+        kind = _OURS.get(failure.how)
+        if kind is not None and failure.error is None:
+            error = kind(failure.summary.removeprefix(f"{kind.__name__}: "))
         else:
             error = restore(failure.error, failure.summary, failure.traceback)
         return ItemError(
