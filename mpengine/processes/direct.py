@@ -1,7 +1,8 @@
-"""Workers that are the coordinator's own children: the start methods ``fork`` and ``spawn``.
+"""Workers that are the coordinator's own children: the start method ``fork``.
 
 A death is noticed by the child's pidfd; the exit status is collected here and nowhere else, and what is left of the
-process group is killed before that (rule N4 of `mpengine.worker.nursery`).
+process group is killed before that (rule N4 of `mpengine.worker.nursery`).  What user code has started elsewhere is
+left to a guardian.
 """
 
 import contextlib
@@ -12,9 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mpengine.processes import spawning
+from mpengine.processes.guardianlink import GuardianLink
 from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
-from mpengine.worker.boot import BOOT_FAILED, Preparation, WorkerBoot, read_failure
+from mpengine.worker.boot import BOOT_FAILED, WorkerBoot, read_failure
+from mpengine.worker.descent import COOKIE_NAME, tagged
 from mpengine.worker.nursery import bury_nowait, kill_group
 
 
@@ -32,14 +35,14 @@ class DirectWorkers:
 
     Args:
         epoll: Where the pidfds are to be watched.
-        environ: What the workers' environment has on top of this process's.
-        forks: Whether to fork this process, or to start a fresh interpreter.
+        environ: What the workers' environment has on top of this process's; the cookie is in it.
     """
 
-    def __init__(self, epoll: select.epoll, environ: Mapping[str, str], *, forks: bool) -> None:
+    def __init__(self, epoll: select.epoll, environ: Mapping[str, str]) -> None:
         self._epoll = epoll
         self._environ = environ
-        self._forks = forks
+        self._cookie = environ[COOKIE_NAME]
+        self._guardian = GuardianLink(environ)
         self._children: dict[int, _Child] = {}
 
     def start(self, boot: WorkerBoot) -> list[Notice]:
@@ -51,11 +54,13 @@ class DirectWorkers:
         return [Started(child.worker_id, child.generation, child.identity)]
 
     def _start(self, boot: WorkerBoot) -> _Child:
-        preparation = spawning.make_preparation(self._environ, fresh=not self._forks)
+        self._guardian.start()
+        cookie = tagged(self._cookie, boot.worker_id, boot.generation)
+        preparation = spawning.make_preparation({**self._environ, COOKIE_NAME: cookie}, fresh=False)
         birth_fd = spawning.memory_file(b"")
         spawning.close_in_forked_children(birth_fd)
         try:
-            pid = self._give_birth(boot, preparation, birth_fd)
+            pid = spawning.fork_worker(boot, preparation, birth_fd)
         except BaseException:
             spawning.close_parent_only(birth_fd)
             raise
@@ -72,25 +77,21 @@ class DirectWorkers:
         self._epoll.register(pidfd, select.EPOLLIN)
         return child
 
-    def _give_birth(self, boot: WorkerBoot, preparation: Preparation, birth_fd: int) -> int:
-        if self._forks:
-            return spawning.fork_worker(boot, preparation, birth_fd)
-        parcel = (boot, preparation, birth_fd)
-        fds = {*boot.fds, birth_fd}
-        return spawning.launch("mpengine.worker.boot:run_spawned", parcel, fds, self._environ)
-
     def collect(self, ready: frozenset[int]) -> list[Notice]:
         """Bury those whose pidfd is among the `ready` fds."""
         notices: list[Notice] = []
         for pidfd in ready & self._children.keys():
             child = self._children[pidfd]
-            exitcode = bury_nowait(child.identity.pid)
-            if exitcode is not None:
-                failure = read_failure(child.birth_fd) if exitcode == BOOT_FAILED else None
+            burial = bury_nowait(child.identity.pid)
+            if burial is not None:
+                failure = read_failure(child.birth_fd) if burial.exitcode == BOOT_FAILED else None
                 self._let_go(child)
+                self._guardian.tell_gone(tagged(self._cookie, child.worker_id, child.generation))
                 if failure is not None:
                     notices.append(StartFailed(child.worker_id, failure))
-                notices.append(Exited(child.worker_id, child.generation, child.identity, exitcode))
+                notices.append(
+                    Exited(child.worker_id, child.generation, child.identity, burial.exitcode, burial.peak_rss)
+                )
         return notices
 
     def _let_go(self, child: _Child) -> None:
@@ -105,8 +106,8 @@ class DirectWorkers:
         return []
 
     def others(self) -> tuple[ProcessIdentity, ...]:
-        """Processes that are no workers: none."""
-        return ()
+        """Processes that are no workers: every guardian so far."""
+        return self._guardian.processes()
 
     def close(self, deadline_at: float) -> None:
         """Kill what is alive and bury it, as far as that is done by the deadline."""
@@ -118,7 +119,9 @@ class DirectWorkers:
             poll.poll(max(0.0, deadline_at - time.monotonic()) * 1000)
             bury_nowait(child.identity.pid)
             self._let_go(child)
+        self._guardian.close(deadline_at)
 
     def abandon(self) -> None:
         """In a forked child: these are not its children, and their fds have been closed already."""
         self._children.clear()
+        self._guardian.abandon()

@@ -24,12 +24,14 @@ class Exited:
         generation: As in its boot.
         identity: Of the process that was.
         exitcode: As multiprocessing gives it: a signal's number, negative, or what the worker left with.
+        peak_rss: Bytes of resident memory that it had at most; 0 when unknown.
     """
 
     worker_id: int
     generation: int
     identity: ProcessIdentity
     exitcode: int
+    peak_rss: int = 0
 
 
 @dataclass(frozen=True, slots=True)

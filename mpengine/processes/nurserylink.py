@@ -1,4 +1,4 @@
-"""The registry's end of its nursery, the fork server of the start method ``forkserver``.
+"""The registry's end of its nursery, which starts the workers of the methods ``forkserver`` and ``spawn``.
 
 U1. A start is kept, with its own copies of the fds, until it is answered; what a dead nursery has not answered goes to
     the next one (rule N3 of `mpengine.worker.nursery` makes sure that it never ran).
@@ -25,6 +25,7 @@ from mpengine.processes.notices import Exited, Notice, Started, StartFailed
 from mpengine.processes.orphans import kill_orphans
 from mpengine.worker import nursery
 from mpengine.worker.boot import WorkerBoot
+from mpengine.worker.descent import COOKIE_NAME, belongs, tagged
 
 WINDOW: Final = 16
 UNREADY_LIMIT: Final = 2
@@ -66,12 +67,17 @@ class NurseryLink:
         epoll: Where the nursery's socket is to be watched.
         environ: What the environment of nursery and workers has on top of this process's; the cookie is in it.
         preload: Modules the nursery imports before it forks.
+        is_fresh: Whether each worker is a fresh interpreter.
     """
 
-    def __init__(self, epoll: select.epoll, environ: Mapping[str, str], preload: Sequence[str]) -> None:
+    def __init__(
+        self, epoll: select.epoll, environ: Mapping[str, str], preload: Sequence[str], *, is_fresh: bool = False
+    ) -> None:
         self._epoll = epoll
         self._environ = environ
-        self._preload = tuple(preload)
+        self._preload = () if is_fresh else tuple(preload)
+        self._is_fresh = is_fresh
+        self._cookie = environ[COOKIE_NAME]
         self._running: _Running | None = None
         self._past: deque[ProcessIdentity] = deque(maxlen=64)
         self._waiting: deque[_Start] = deque()
@@ -88,7 +94,9 @@ class NurseryLink:
         return self._send_waiting()
 
     def _copy(self, boot: WorkerBoot) -> _Start:
-        preparation = spawning.make_preparation(self._environ)
+        preparation = spawning.make_preparation(
+            {**self._environ, COOKIE_NAME: tagged(self._cookie, boot.worker_id, boot.generation)}
+        )
         with contextlib.ExitStack() as on_error:
             fds = [spawning.birth_file(boot, preparation)]
             on_error.callback(os.close, fds[0])
@@ -122,8 +130,9 @@ class NurseryLink:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         lifeline_r, lifeline_w = os.pipe()
         try:
+            preparation = spawning.make_preparation(self._environ)
             orders = nursery.NurseryBoot(
-                theirs.fileno(), lifeline_r, self._preload, spawning.make_preparation(self._environ)
+                theirs.fileno(), lifeline_r, self._preload, preparation, self._cookie, self._is_fresh
             )
             fds = (theirs.fileno(), lifeline_r)
             pid = spawning.launch("mpengine.worker.nursery:run_nursery", orders, fds, self._environ)
@@ -169,10 +178,10 @@ class NurseryLink:
             case nursery.BirthFailed(worker_id, generation, reason):
                 _close(self._unanswered.pop((worker_id, generation)))
                 return [StartFailed(worker_id, reason)]
-            case nursery.Died(worker_id, generation, _, exitcode, failure):
+            case nursery.Died(worker_id, generation, _, exitcode, peak_rss, failure):
                 identity = self._workers.pop((worker_id, generation))
                 failed: list[Notice] = [] if failure is None else [StartFailed(worker_id, failure)]
-                return [*failed, Exited(worker_id, generation, identity, exitcode)]
+                return [*failed, Exited(worker_id, generation, identity, exitcode, peak_rss)]
             case _:
                 assert_never(answer)
 
@@ -192,8 +201,7 @@ class NurseryLink:
         return ProcessIdentity(pid, 0.0)
 
     def _bears_cookie(self, identity: ProcessIdentity) -> bool:
-        cookie = self._environ[spawning.COOKIE_NAME]
-        return identity.environment().get(spawning.COOKIE_NAME) == cookie
+        return belongs(identity.environment().get(COOKIE_NAME, ""), self._cookie)
 
     def _void_starts(self, reason: str) -> list[Notice]:
         for start in (*self._unanswered.values(), *self._waiting):
@@ -204,7 +212,7 @@ class NurseryLink:
 
     def _bury_nursery(self, running: _Running) -> list[Notice]:
         exitcode = self._end(running)
-        kill_orphans(self._workers.values(), self._environ[spawning.COOKIE_NAME], _VERIFY_S)
+        kill_orphans(self._workers.values(), self._cookie, _VERIFY_S)
         notices: list[Notice] = [Exited(*key, identity, -signal.SIGKILL) for key, identity in self._workers.items()]
         self._workers.clear()
         self._waiting.extendleft(reversed(self._unanswered.values()))  # U1
@@ -255,10 +263,9 @@ class NurseryLink:
     def close(self, deadline_at: float) -> None:
         """End the nursery, which kills and buries its workers; by force when it is not done by the deadline."""
         self._void_starts("closed")
-        if self._running is not None:
-            self._end(self._running, deadline_at)
-        alive = [identity for identity in self._workers.values() if identity.is_alive()]
-        kill_orphans(alive, self._environ[spawning.COOKIE_NAME], _VERIFY_S)
+        exitcode = 0 if self._running is None else self._end(self._running, deadline_at)
+        if self._workers or exitcode:  # it was not done, and what it has left is nobody's
+            kill_orphans(self._workers.values(), self._cookie, _VERIFY_S)
         self._workers.clear()
 
     def abandon(self) -> None:

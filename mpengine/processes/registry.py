@@ -27,6 +27,7 @@ from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
 from mpengine.processes.nurserylink import NurseryLink
 from mpengine.worker.boot import WorkerBoot
+from mpengine.worker.descent import COOKIE_NAME
 from mpengine.worker.nursery import kill_group
 
 __all__ = ["START_METHODS", "Exited", "Notice", "ProcessRegistry", "StartFailed", "Started"]
@@ -55,18 +56,18 @@ class ProcessRegistry:
     ) -> None:
         if start_method not in START_METHODS:
             raise ValueError(f"start_method must be one of {', '.join(START_METHODS)}, not {start_method!r}")
-        if start_method != "forkserver" and not hasattr(os, "pidfd_open"):
-            raise OSError(f"start_method={start_method!r} needs pidfd_open, which this system lacks: use 'forkserver'")
+        if start_method == "fork" and not hasattr(os, "pidfd_open"):
+            raise OSError("start_method='fork' needs pidfd_open, which this system lacks: use 'forkserver'")
         self.cookie: str = secrets.token_hex(16)
-        variables = {**(environ or {}), spawning.COOKIE_NAME: self.cookie}
+        variables = {**(environ or {}), COOKIE_NAME: self.cookie}
         self._epoll = select.epoll()
         self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._bell_fd, select.EPOLLIN)
         spawning.close_in_forked_children(self._bell_fd)
         self._workers: DirectWorkers | NurseryLink = (
-            NurseryLink(self._epoll, variables, preload)
-            if start_method == "forkserver"
-            else DirectWorkers(self._epoll, variables, forks=start_method == "fork")
+            DirectWorkers(self._epoll, variables)
+            if start_method == "fork"
+            else NurseryLink(self._epoll, variables, preload, is_fresh=start_method == "spawn")
         )
         self._notices: list[Notice] = []
         self._alive: dict[tuple[int, int], ProcessIdentity] = {}

@@ -25,9 +25,7 @@ from pathlib import Path
 from typing import Final
 
 import mpengine.worker
-from mpengine.worker.boot import Preparation, WorkerBoot, run_in_child
-
-COOKIE_NAME: Final = "MPENGINE_COOKIE"
+from mpengine.worker.boot import Preparation, WorkerBoot, interpreter_flags, run_in_child
 
 _PACKAGE_FOLDER: Final = str(Path(mpengine.worker.__file__).resolve().parents[2])
 _NEVER_TWICE: Final = ("init_main_from_name", "init_main_from_path", "name")
@@ -152,7 +150,7 @@ def launch(target: str, parcel: object, pass_fds: Iterable[int], environ: Mappin
 
 def _interpreter() -> list[str]:
     executable = os.fsdecode(spawn.get_executable() or sys.executable)
-    return [executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]  # noqa: SLF001
+    return [executable, *interpreter_flags()]
 
 
 def _import_path() -> list[str]:

@@ -17,6 +17,7 @@ import importlib
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -78,11 +79,36 @@ class WorkerBoot:
 Entry: TypeAlias = Callable[[WorkerBoot], object]
 
 
-def run_spawned(parcel: bytes) -> NoReturn:
-    """Run a worker in an interpreter started for it; `parcel` comes from the parent's own memory file."""
-    boot, preparation, birth_fd = pickle.loads(parcel)  # noqa: S301 - written by the parent, in a file without a name
+def read_orders(birth_fd: int) -> tuple["WorkerBoot", Preparation]:
+    """What the birth file says before the worker has begun; its fds have other numbers here."""
+    orders: tuple[WorkerBoot, Preparation] = pickle.loads(  # noqa: S301 - written by the parent, in a file without a name
+        os.pread(birth_fd, os.fstat(birth_fd).st_size, 0)
+    )
+    return orders
+
+
+def become_program(birth_fd: int, fds: Iterable[int], environ: Mapping[str, str]) -> NoReturn:
+    """Go on as a fresh interpreter that runs the worker."""
+    numbers = tuple(fds)
+    for fd in (birth_fd, *numbers):
+        os.set_inheritable(fd, True)  # noqa: FBT003 - takes no names
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120 - pathlib is a slow import
+    path = sys.path if package in sys.path else [*sys.path, package]
+    code = f"import sys;sys.path[:]={path!r};from {__name__} import run_spawned;run_spawned({birth_fd},{numbers})"
+    os.execve(sys.executable, [sys.executable, *interpreter_flags(), "-c", code], environ)  # noqa: S606 - this very one
+
+
+def interpreter_flags() -> list[str]:
+    """The flags that an interpreter like this one is started with."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+    return flags
+
+
+def run_spawned(birth_fd: int, fds: Iterable[int]) -> NoReturn:
+    """Run a worker in an interpreter started for it."""
     hide_from_programs(birth_fd)
-    run_in_child(boot, preparation, birth_fd)
+    boot, preparation = read_orders(birth_fd)
+    run_in_child(boot.with_fds(fds), preparation, birth_fd)
 
 
 def run_in_child(boot: WorkerBoot, preparation: Preparation, birth_fd: int) -> NoReturn:
@@ -111,11 +137,12 @@ def _settle_in(boot: WorkerBoot, preparation: Preparation, birth_fd: int) -> Ent
         lead_own_group()
         hide_from_programs(*boot.fds)
         lifeline.arm(boot.lifeline_fd)
+        lifeline.bind_descendants(boot.lifeline_fd)
         reset_signals()
         prepare(preparation)
         return _find_entry(boot.entry)
     except BaseException:  # noqa: BLE001 - becomes the parent's StartFailed (B6)
-        _write_failure(birth_fd, traceback.format_exc())
+        write_failure(birth_fd, traceback.format_exc())
         return None
 
 
@@ -215,7 +242,8 @@ def _end_resource_tracker(before: object) -> None:
             resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
 
 
-def _write_failure(birth_fd: int, text: str) -> None:
+def write_failure(birth_fd: int, text: str) -> None:
+    """Say why the worker will never reach its entry (B6)."""
     tail = text.encode("utf-8", "backslashreplace")[-_FAILURE_LIMIT_BYTES:]
     os.ftruncate(birth_fd, 0)
     os.pwrite(birth_fd, _FAILURE_MARK + tail, 0)

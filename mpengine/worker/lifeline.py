@@ -10,8 +10,11 @@ L1. Owner and signal belong to the open file description: each child needs a pip
 L2. The write end lives in the parent alone: close-on-exec, and closed in every child that is forked from the parent.
 L3. Armed first, looked at second: a parent that died in between is seen by the look, one that dies later by the kernel.
 L4. Where the kernel offers no such signal, a thread waits on the pipe.  It needs the interpreter's lock to act.
+L5. What is forked from a child has lifelines of its own: to the parent, and to the child, for which the child holds the
+    only write end of another pipe.  A copy of a read end would do nothing (L1), so each opens the pipe anew.
 """
 
+import contextlib
 import fcntl
 import os
 import select
@@ -50,6 +53,42 @@ def arm_signal(fd: int) -> bool:
     if is_broken(fd):
         os.kill(os.getpid(), signal.SIGKILL)
     return True
+
+
+def bind_descendants(fd: int) -> None:
+    """Have every process that Python forks from this one, and from those, end with this one and with its parent (L5).
+
+    Where the kernel offers no such signal they are left to themselves: no thread may be started in a fork.
+
+    Args:
+        fd: This process's own lifeline.
+    """
+    own_r, own_w = os.pipe2(os.O_CLOEXEC)
+    held = [own_w]
+    pipes = {line: os.fstat(line) for line in (fd, own_r)}
+
+    def bind() -> None:
+        while held:
+            os.close(held.pop())  # first, for the look that follows sees any write end
+        for line, pipe in pipes.items():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(line), pipe):  # else user code has closed it, and the number is another's
+                    _arm_anew(line)
+
+    os.register_at_fork(after_in_child=bind)
+
+
+def _arm_anew(fd: int) -> None:
+    anew = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not arm_signal(anew):
+            return
+        # An end that was opened when the last writer had gone never reports it; the one that was inherited does (L3).
+        if is_broken(fd):
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.dup2(anew, fd, inheritable=False)
+    finally:
+        os.close(anew)
 
 
 def disarm(fd: int) -> None:

@@ -1,4 +1,4 @@
-"""The nursery: a fork server that belongs to one registry, and the guardian of what it forked.
+"""The nursery: a fork server that belongs to one registry, and the guardian of all that comes of what it forked.
 
 The standard library's fork server and resource tracker are one per program and outlive every run; this one is started
 by a `ProcessRegistry`, answers to it alone over a socket pair, and leaves with it::
@@ -16,6 +16,9 @@ N4. What is left of a worker's process group is killed while the worker is a zom
 N5. A broken socket means that the registry has gone: every group is killed, every worker buried, and the nursery
     leaves.
 N6. While modules are preloaded, which is the user's code and may hang, the lifeline ends the nursery instead.
+N7. What user code has started elsewhere than in its worker's group is found by `mpengine.worker.descent`, and killed
+    when the worker is buried.  When the nursery leaves, so does everything below it.
+N8. For the start method ``spawn`` a fork goes on as a fresh interpreter, and nothing is preloaded.
 """
 
 import contextlib
@@ -34,11 +37,13 @@ from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias
 
 from mpengine.worker import boot, lifeline
+from mpengine.worker.descent import Strays, end_all_children, tagged
 
 MESSAGE_LIMIT_BYTES: Final = 65_536
 FDS_PER_REQUEST: Final = 6
 UNKNOWN_EXITCODE: Final = 255
 _REASON_LIMIT_CHARS: Final = 8_000
+_MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 _ALWAYS_PRELOADED: Final = ("cloudpickle", "multiprocessing.spawn", "mpengine.worker.main")
 
 
@@ -88,6 +93,7 @@ class Died:
     generation: int
     pid: int
     exitcode: int
+    peak_rss: int
     failure: str | None
 
 
@@ -96,12 +102,23 @@ Answer: TypeAlias = Ready | PreloadFailed | Born | BirthFailed | Died
 
 @dataclass(frozen=True, slots=True)
 class NurseryBoot:
-    """All the nursery knows when it starts."""
+    """All the nursery knows when it starts.
+
+    Args:
+        socket_fd: Its end of the socket pair.
+        lifeline_fd: Read end of a pipe of its own.
+        preload: Modules to import before it forks.
+        preparation: The parent's surroundings.
+        cookie: The registry's.
+        is_fresh: Whether each worker is a fresh interpreter (N8).
+    """
 
     socket_fd: int
     lifeline_fd: int
     preload: Sequence[str]
     preparation: boot.Preparation
+    cookie: str
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +168,7 @@ def _preload(link: socket.socket, orders: NurseryBoot) -> bool:
     except BaseException:  # noqa: BLE001 - becomes the registry's StartFailed
         _send(link, PreloadFailed(traceback.format_exc()[-_REASON_LIMIT_CHARS:]))
         return False
-    for name in _ALWAYS_PRELOADED:
+    for name in () if orders.is_fresh else _ALWAYS_PRELOADED:
         with contextlib.suppress(ImportError):  # only speed is lost here; a worker that needs it reports it
             importlib.import_module(name)
     for stream in (sys.stdout, sys.stderr):
@@ -170,12 +187,15 @@ class _Nursery:
     def __init__(self, link: socket.socket, orders: NurseryBoot) -> None:
         self._link = link
         self._lifeline_fd = orders.lifeline_fd
+        self._cookie = orders.cookie
+        self._is_fresh = orders.is_fresh
         self._children: dict[int, _Child] = {}
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def serve(self) -> int:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a Python handler, whatever it does, feeds the wake-up pipe
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        strays = Strays(self._cookie)
         poll = select.poll()
         poll.register(self._link, select.POLLIN)
         poll.register(self._wake_r, select.POLLIN)
@@ -184,7 +204,7 @@ class _Nursery:
             while True:
                 events = dict(poll.poll())
                 if self._wake_r in events:
-                    self._bury()
+                    self._bury(strays)
                 happened = events.get(self._link.fileno(), 0)
                 if happened & (select.POLLHUP | select.POLLERR):
                     return 0
@@ -254,8 +274,9 @@ class _Nursery:
             if gone:
                 os._exit(code)
             birth_fd, *rest = fds
-            parcel = os.pread(birth_fd, os.fstat(birth_fd).st_size, 0)
-            worker, preparation = pickle.loads(parcel)  # noqa: S301 - as the request
+            worker, preparation = boot.read_orders(birth_fd)
+            if self._is_fresh:
+                self._become_program(birth_fd, rest, preparation)
             gc.enable()
             boot.run_in_child(worker.with_fds(rest), preparation, birth_fd)
         except BaseException:  # noqa: BLE001 - a forked child never runs up its parent's stack
@@ -263,46 +284,70 @@ class _Nursery:
         finally:
             os._exit(code)
 
-    def _bury(self) -> None:
+    def _become_program(self, birth_fd: int, fds: list[int], preparation: boot.Preparation) -> NoReturn:
+        environ = preparation["environ"]
+        assert isinstance(environ, dict)  # noqa: S101 - built by mpengine.processes.spawning
+        try:
+            boot.become_program(birth_fd, fds, environ)
+        except OSError:
+            boot.write_failure(birth_fd, traceback.format_exc())
+            raise
+
+    def _bury(self, strays: Strays) -> None:
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self._wake_r, 4096)) == 4096:  # noqa: PLR2004 - a full read: there may be more
                 pass
+        alive = len(self._children)
         for pid in list(self._children):
-            exitcode = bury_nowait(pid)
-            if exitcode is not None:
-                self._tell_death(pid, exitcode)
+            burial = bury_nowait(pid)
+            if burial is not None:
+                self._tell_death(pid, burial)
+        if strays.bury(self._children.keys()) or len(self._children) < alive:  # N7
+            cookies = {tagged(self._cookie, child.worker_id, child.generation) for child in self._children.values()}
+            strays.kill_left(self._children.keys(), cookies)
 
-    def _tell_death(self, pid: int, exitcode: int) -> None:
+    def _tell_death(self, pid: int, burial: "Burial") -> None:
         child = self._children.pop(pid)
-        failure = boot.read_failure(child.birth_fd) if exitcode == boot.BOOT_FAILED else None
+        failure = boot.read_failure(child.birth_fd) if burial.exitcode == boot.BOOT_FAILED else None
         os.close(child.birth_fd)
         if failure is not None:
             failure = failure[-_REASON_LIMIT_CHARS:]
-        _send(self._link, Died(child.worker_id, child.generation, pid, exitcode, failure))
+        _send(self._link, Died(child.worker_id, child.generation, pid, burial.exitcode, burial.peak_rss, failure))
 
     def _end_all(self) -> None:
         for pid in self._children:
             kill_group(pid)
-        for pid in self._children:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+        end_all_children()
 
 
-def bury_nowait(pid: int) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """What a child that has ended leaves to tell.
+
+    Args:
+        exitcode: As multiprocessing gives it (the signal's number, negative); `UNKNOWN_EXITCODE` when somebody else has
+            collected the exit status.
+        peak_rss: Bytes of resident memory that it had at most, as the kernel has counted them; 0 when unknown.
+    """
+
+    exitcode: int
+    peak_rss: int = 0
+
+
+def bury_nowait(pid: int) -> Burial | None:
     """Collect the exit status of a child that leads a group, and kill what is left of the group first (N4).
 
     Returns:
-        The exit code as multiprocessing gives it (the signal's number, negative), `UNKNOWN_EXITCODE` when somebody else
-        has collected it, None while the child runs.
+        What is left to tell of it; None while the child runs.
     """
     try:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
         kill_group(pid)
-        _, status = os.waitpid(pid, 0)
+        _, status, used = os.wait4(pid, 0)
     except ChildProcessError:
-        return UNKNOWN_EXITCODE
-    return os.waitstatus_to_exitcode(status)
+        return Burial(UNKNOWN_EXITCODE)
+    return Burial(os.waitstatus_to_exitcode(status), used.ru_maxrss * _MAXRSS_UNIT)
 
 
 def kill_group(pid: int) -> None:

@@ -55,6 +55,49 @@ def start_grandchild(boot):
         signal.pause()
 
 
+def start_all_kinds_of_grandchildren(boot):
+    """Start what has left the group, the tree, or the worker's environment behind; tell the pids by kind, and wait."""
+    nothing = {name: value for name, value in os.environ.items() if name == "PATH"}
+    told = {
+        "in the group": subprocess.Popen(["sleep", "60"]).pid,
+        "in a session": subprocess.Popen(["sleep", "60"], start_new_session=True).pid,
+        "in a session, with an environment": subprocess.Popen(["sleep", "60"], start_new_session=True, env=nothing).pid,
+        "a fork in a session": fork_in_a_session(),
+        "a daemon": start_daemon(lambda: os.execlp("sleep", "sleep", "60")),
+        "a forked daemon": start_daemon(signal.pause),
+    }
+    os.write(boot.outbox_fd, json.dumps(told).encode())
+    while True:
+        signal.pause()
+
+
+def fork_in_a_session():
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        signal.pause()
+    return pid
+
+
+def start_daemon(become):
+    """Fork twice, so that nobody is its parent any more; returns its pid."""
+    told_r, told_w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        pid = os.fork()
+        if pid:
+            os.write(told_w, pid.to_bytes(4, "little"))
+            os._exit(0)
+        become()
+    os.waitpid(pid, 0)
+    daemon = int.from_bytes(os.read(told_r, 4), "little")
+    os.close(told_r)
+    os.close(told_w)
+    return daemon
+
+
 def start_grandchild_and_leave(boot):
     program = subprocess.Popen(["sleep", "60"])
     os.write(boot.outbox_fd, json.dumps(program.pid).encode())

@@ -14,6 +14,7 @@ import pytest
 from mpengine.processes import spawning
 from mpengine.processes.identity import ProcessIdentity, wait_gone
 from mpengine.processes.registry import Exited, ProcessRegistry, Started, StartFailed
+from mpengine.worker import descent
 
 
 def test_an_unknown_start_method_is_refused_and_the_choices_named():
@@ -85,7 +86,7 @@ def test_surroundings_are_the_parents(nest, tmp_path, monkeypatch):
     assert told["path"] == sys.path
     assert told["environ"]["TOLD_LATE"] == "yes"
     assert "HOME" not in told["environ"]
-    assert told["environ"][spawning.COOKIE_NAME] == nest.registry.cookie
+    assert told["environ"][descent.COOKIE_NAME] == descent.tagged(nest.registry.cookie, 3, 0)
     assert told["authkey"] == multiprocessing.current_process().authkey.hex()
 
 
@@ -172,8 +173,9 @@ def test_nothing_but_its_own_fds_reaches_a_worker(make_nest):
     nest.start("describe_surroundings")
     nest.wait_exit()
     fds = json.loads(nest.read())["fds"]
-    # stdin, stdout, stderr; inbox, outbox, lifeline, cancel, control; the folder listed, the empty stdin's twin
-    assert len(fds) <= 10, fds
+    # stdin, stdout, stderr; inbox, outbox, lifeline, cancel, control; the descendants' lifeline, both ends; the folder
+    # listed, the empty stdin's twin
+    assert len(fds) <= 12, fds
     assert not [target for target in fds.values() if target.startswith("socket:")]
 
 
@@ -322,7 +324,7 @@ def test_a_parent_that_has_the_kernel_bury_its_children_still_learns_of_each_dea
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         nest.start("leave", code=3)
-        assert nest.wait_exit().exitcode == (3 if start_method == "forkserver" else 255)  # nobody can tell
+        assert nest.wait_exit().exitcode == (255 if start_method == "fork" else 3)  # nobody can tell
     finally:
         signal.signal(signal.SIGCHLD, before)
     nest.registry.close()

@@ -1,0 +1,102 @@
+"""The registry's end of its guardian, which ends what workers of the start method ``fork`` have started elsewhere.
+
+Q1. It is started with the first worker, and again with the next one should it have died.
+Q2. Telling it never waits: what its socket does not take is left to its last look, which is at everything.
+Q3. When it was not done, the registry looks itself.
+"""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from mpengine.processes import spawning
+from mpengine.processes.identity import ProcessIdentity, wait_gone
+from mpengine.processes.orphans import kill_orphans
+from mpengine.worker.descent import COOKIE_NAME
+from mpengine.worker.guardian import GuardianBoot
+from mpengine.worker.nursery import kill_group
+
+_VERIFY_S: Final = 1.0
+
+
+class GuardianLink:
+    """One guardian, and those before it.
+
+    Args:
+        environ: Variables of the workers; the cookie is in them.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._cookie = environ[COOKIE_NAME]
+        self._identity: ProcessIdentity | None = None
+        self._link: socket.socket | None = None
+        self._past: list[ProcessIdentity] = []
+
+    def start(self) -> None:
+        """Start it, unless it runs already.
+
+        Raises:
+            OSError: The program could not be started.
+        """
+        if self._identity is not None:
+            if self._identity.is_alive():
+                return
+            self._bury()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            orders = GuardianBoot(theirs.fileno(), self._cookie)
+            # It does not bear the cookie that it looks for.
+            pid = spawning.launch("mpengine.worker.guardian:run_guardian", orders, (theirs.fileno(),), {})
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.settimeout(0)
+        spawning.close_in_forked_children(ours.fileno())
+        self._identity, self._link = ProcessIdentity.of(pid), ours
+
+    def tell_gone(self, cookie: str) -> None:
+        """A worker is gone: whatever bears its cookie is to go as well."""
+        if self._link is not None:
+            with contextlib.suppress(OSError):  # Q2, Q3
+                self._link.send(cookie.encode())
+
+    def processes(self) -> tuple[ProcessIdentity, ...]:
+        """Every guardian so far."""
+        return tuple(self._past) if self._identity is None else (*self._past, self._identity)
+
+    def close(self, deadline_at: float) -> None:
+        """Let it have its last look, and bury it; by force when it is not done by the deadline."""
+        if self._identity is None or self._link is None:
+            return
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_WR)
+        wait_gone([self._identity], max(0.0, deadline_at - time.monotonic()))
+        if self._bury() != 0:
+            kill_orphans((), self._cookie, _VERIFY_S)  # Q3
+
+    def _bury(self) -> int:
+        assert self._identity is not None  # noqa: S101 - both callers have looked
+        assert self._link is not None  # noqa: S101 - made with it
+        pid = self._identity.pid
+        self._past.append(self._identity)
+        spawning.forget(self._link.fileno())
+        self._link.close()
+        self._identity = self._link = None
+        kill_group(pid)
+        try:
+            _, status = os.waitpid(pid, 0)
+        except ChildProcessError:
+            return -1
+        return os.waitstatus_to_exitcode(status)
+
+    def abandon(self) -> None:
+        """In a forked child: the guardian is not its own.  Its socket has been closed already."""
+        if self._link is not None:
+            self._link.detach()
+        self._identity = self._link = None
+        self._past.clear()
