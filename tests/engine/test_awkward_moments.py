@@ -298,7 +298,7 @@ def test_a_signal_handler_may_close_the_engine_at_any_line_of_the_conclusion(kin
 
 
 def stop_fork_server(engine):
-    """Stop the one child that is no worker; returns it."""
+    """Stop the one child that is no worker; returns it.  (An engine without a metrics board has no other.)"""
     (server,) = [child for child in psutil.Process().children() if child.pid not in engine.pids()]
     server.suspend()
     while server.status() != psutil.STATUS_STOPPED:
@@ -308,7 +308,7 @@ def stop_fork_server(engine):
 
 @pytest.mark.slow
 def test_a_stopped_fork_server_holds_no_cancelled_run_up(make_engine):
-    engine = make_engine("forkserver", grace_s=0.2)
+    engine = make_engine("forkserver", grace_s=0.2, metrics_interval_s=0)
     with engine.iter([itertools.count(), stages.keep]) as results:
         assert next(results) == 0
         server = stop_fork_server(engine)
@@ -319,7 +319,7 @@ def test_a_stopped_fork_server_holds_no_cancelled_run_up(make_engine):
 
 @pytest.mark.slow
 def test_a_stopped_fork_server_holds_no_run_up_that_ends_by_itself(make_engine):
-    engine = make_engine("forkserver", grace_s=0.2)
+    engine = make_engine("forkserver", grace_s=0.2, metrics_interval_s=0)
 
     def source():
         yield 0
@@ -334,7 +334,7 @@ def test_a_stopped_fork_server_holds_no_run_up_that_ends_by_itself(make_engine):
 
 @pytest.mark.slow
 def test_a_stopped_fork_server_does_not_keep_a_warm_engine_from_being_closed(make_engine):
-    with make_engine("forkserver", grace_s=0.2) as engine:
+    with make_engine("forkserver", grace_s=0.2, metrics_interval_s=0) as engine:
         assert engine.run([range(10), stages.keep]).is_ok
         server = stop_fork_server(engine)
     assert not server.is_running()
