@@ -24,7 +24,15 @@ class StageError(EngineError):
 
 
 class WorkerDiedError(EngineError):
-    """A worker process ended without having been asked to."""
+    """A worker process ended without having been asked to.
+
+    Attributes:
+        how: its exit code, or the signal that ended it, by name: ``"SIGKILL"``, ``"exit code 3"``.
+        peak_rss: bytes of resident memory that it had at most, as the kernel counted them; 0 when that is not known.
+    """
+
+    how: str = ""
+    peak_rss: int = 0
 
 
 class ItemTimeoutError(EngineError, TimeoutError):

@@ -7,11 +7,16 @@
 ``fleet``      the processes of one engine: started, linked, heard, stopped
 ``links``      the coordinator's end of one worker
 ``hearing``    what a worker has told, checked
+``watches``    all that is watched of workers beside what they say, which is:
 ``deadlines``  calls whose time is up
+``memory``     workers that have grown too large
+``pressure``   memory that runs short, before the kernel has to kill
+``stillness``  processes that somebody has stopped
 ``local``      threads beside the coordinator
 ``here``       what jobs in this very process need
 ``parcels``    payloads made of others, taken apart
 ``cores``      how many cores this process may use
+``cgroups``    the control groups that bind this process
 =============  ============================================================
 """
 

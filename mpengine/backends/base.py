@@ -59,6 +59,9 @@ class Backend(Protocol):
     on_record: Callable[[Logged, int, int], object]
     """Gets the log records of workers, each with worker and run number; in the thread that calls ``wait``."""
 
+    on_warning: Callable[[str], object]
+    """Gets what the user ought to know of processes and memory, in words; in the thread that calls ``wait``."""
+
     def begin(self, plan: Plan) -> None:
         """Get ready for a run.
 

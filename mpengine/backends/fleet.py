@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpengine.backends.base import BackendOptions
+    from mpengine.processes.identity import ProcessIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Lost:
     exitcode: int
     record: SlotRecord | None
     stack: Stack
+    peak_rss: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,10 @@ class Fleet:
         """Send a signal to a worker's process alone."""
         self._registry.send_signal(link.worker_id, signum)
 
+    def helpers(self) -> tuple[ProcessIdentity, ...]:
+        """Return the processes of this fleet that are no workers."""
+        return self._registry.helpers()
+
     def _watch_inbox(self, link: Link) -> None:
         fd = link.inbox.writer_fd
         watched = fd in self._selector.get_map()
@@ -179,7 +185,10 @@ class Fleet:
                 while self._hear(link, happened):
                     pass  # all that it had sent before it died counts
                 stack = read_words(self._block.fd, self._block.words_start(notice.worker_id))
-                happened.append(Lost(notice.worker_id, link.generation, notice.exitcode, link.slot.read(), stack))
+                record = link.slot.read()
+                happened.append(
+                    Lost(notice.worker_id, link.generation, notice.exitcode, record, stack, notice.peak_rss)
+                )
                 self._drop(link)
 
     def _drop(self, link: Link) -> None:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _FATAL = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 
 
-def death_from(at: float, lost: Lost, *, timed_out: bool, excess: events.Excess | None) -> events.WorkerDied:
+def death_from(
+    at: float, lost: Lost, *, timed_out: bool = False, excess: events.Excess | None = None, is_oom: bool = False
+) -> events.WorkerDied:
     """Return the event of a process being gone.
 
     Args:
@@ -26,12 +28,13 @@ def death_from(at: float, lost: Lost, *, timed_out: bool, excess: events.Excess 
         lost: what is known of it.
         timed_out: whether it was killed since a call of its was overdue.
         excess: what it was killed for, if that was its memory.
+        is_oom: whether the kernel killed it, for want of memory.
     """
     record = lost.record
     stack = lost.stack if timed_out or -lost.exitcode in _FATAL else Stack()
     died = events.WorkerDied(
-        at, lost.worker_id, name_exit(lost.exitcode), timed_out=timed_out, excess=excess,
-        is_torn=record is None, where=stack.where, trace=stack.trace,
+        at, lost.worker_id, name_exit(lost.exitcode), timed_out=timed_out, excess=excess, is_oom=is_oom,
+        is_torn=record is None, where=stack.where, trace=stack.trace, peak_rss=lost.peak_rss,
     )  # fmt: skip
     if record is None:
         return died

@@ -47,6 +47,7 @@ class InlineBackend:
         """Start without a run."""
         self._options = options
         self.runs_user_code = False
+        self.on_warning: Callable[[str], object] = lambda _: None
         self.on_record: Callable[[Logged, int, int], object] = lambda *_: None  # records go where they always go
         self._plan: Plan | None = None
         self._flag: CancelEvent | None = None

@@ -19,12 +19,11 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mpengine.backends.deadlines import Deadlines
 from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
-from mpengine.backends.hearing import death_from, returned_from
+from mpengine.backends.hearing import returned_from
 from mpengine.backends.local import LocalWorkers
-from mpengine.backends.memory import MemoryGuard
 from mpengine.backends.parcels import take_apart
+from mpengine.backends.watches import Watches
 from mpengine.errors import PipelineError
 from mpengine.ipc import messages
 from mpengine.ipc.codec import PickleCodec, dump
@@ -65,13 +64,13 @@ class ProcessBackend:
         self._problems: list[str] = []
         self._timeouts: list[float | None] = []
         self._timed: dict[int, int] = {}  # the chain of every batch that has a timeout
-        self._deadlines = Deadlines()
-        self._memory = MemoryGuard(options.memory_limit)
+        self._watches = Watches(options.memory_limit, self._warn)
         self._seats: dict[int, ChainPlan] = {}
         self._local: LocalWorkers | None = None
         self._local_happened: deque[events.Event] = deque()
         self._is_cancelled = False
         self._is_hurried = False
+        self.on_warning: Callable[[str], object] = lambda _: None
         self.on_record: Callable[[messages.Logged, int, int], object] = lambda *_: None
         self._levels = messages.SetLevels(0, ())
         # Two sockets, not a pipe: their close() cannot be overtaken by a wake() that has read the number already.
@@ -102,8 +101,7 @@ class ProcessBackend:
         for happening in self._fleet.wait(0):  # who has died or said hello since the last run
             self._take_in(happening)
         self._happened = []
-        self._deadlines = Deadlines()
-        self._memory = MemoryGuard(self._options.memory_limit)
+        self._watches = Watches(self._options.memory_limit, self._warn)
         for link in self._fleet.links.values():
             self._send_run(self._fleet, link)
 
@@ -150,7 +148,7 @@ class ProcessBackend:
         timeout_s = self._timeouts[chain]
         if timeout_s is not None and worker_id in self._running_fleet().links:  # else it is dead, as below
             self._timed[batch_id] = chain
-            self._deadlines.watch(worker_id, batch_id, timeout_s, time.monotonic())
+            self._watches.deadlines.watch(worker_id, batch_id, timeout_s, time.monotonic())
 
     def resume(self, command: Resume) -> None:
         """See ``Backend``."""
@@ -174,7 +172,7 @@ class ProcessBackend:
         if link is not None:
             fleet.send(link, messages.EndRun(self._run_id))
             fleet.send_pill(link, at_once=False)
-            self._deadlines.expect_end(worker_id, time.monotonic() + grace_s)
+            self._watches.deadlines.expect_end(worker_id, time.monotonic() + grace_s)
 
     def kill(self, worker_id: int) -> None:
         """See ``Backend``."""
@@ -188,15 +186,9 @@ class ProcessBackend:
         if self._happened:
             timeout_s = 0
         fleet = self._running_fleet()
-        at = time.monotonic()
-        look_s = self._deadlines.wait_s(at)
-        waits_s = [wait_s for wait_s in (timeout_s, look_s, self._memory.wait_s(at)) if wait_s is not None]
-        for happening in fleet.wait(min(waits_s, default=None)):
+        for happening in fleet.wait(self._watches.wait_s(time.monotonic(), timeout_s)):
             self._take_in(happening)
-        at = time.monotonic()
-        if look_s is not None:
-            self._deadlines.enforce(fleet, at)
-        self._happened += self._memory.look(fleet, at)
+        self._happened += self._watches.look(fleet, time.monotonic())
         while self._local_happened:
             self._happened.append(self._local_happened.popleft())
         happened, self._happened = self._happened, []
@@ -228,12 +220,13 @@ class ProcessBackend:
             if event is not None:
                 self._happened.append(event)
         elif isinstance(happening, Lost):
-            timed_out = self._deadlines.bury(happening.worker_id, happening.generation)
-            excess = self._memory.bury(happening.worker_id, happening.generation)
-            self._happened.append(death_from(at, happening, timed_out=timed_out, excess=excess))
+            self._happened.append(self._watches.death_of(at, happening))
         else:
             summary = happening.reason.strip().splitlines()[-1] if happening.reason.strip() else "no reason given"
             self._happened.append(events.StartFailed(at, summary, happening.reason))
+
+    def _warn(self, story: str) -> None:
+        self.on_warning(story)
 
     def _event_of(self, at: float, link: Link, message: messages.Message) -> events.Event | None:
         match message:
@@ -269,7 +262,7 @@ class ProcessBackend:
         if event.progress is not events.Progress.MORE:
             link.inbox.answered()
             if event.batch_id in self._timed:
-                self._deadlines.forget(link.worker_id, event.batch_id)
+                self._watches.deadlines.forget(link.worker_id, event.batch_id)
             if event.progress is events.Progress.DONE:
                 self._timed.pop(event.batch_id, None)
 

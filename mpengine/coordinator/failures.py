@@ -90,6 +90,10 @@ class Failures:
         kind = _OURS.get(failure.how)
         if kind is not None and failure.error is None:
             error = kind(failure.summary.removeprefix(f"{kind.__name__}: "))
+            if isinstance(error, WorkerDiedError):
+                error.how, error.peak_rss = failure.exit, failure.peak_rss
+                if failure.peak_rss:
+                    error.add_note(f"It had {failure.peak_rss:,} bytes of memory at most.")
         else:
             error = restore(failure.error, failure.summary, failure.traceback)
         return ItemError(

@@ -52,6 +52,7 @@ class Coordinator:
         self._backend = backend
         self._scribe = scribe
         backend.on_record = scribe.hand_on
+        backend.on_warning = lambda story: scribe.note(logging.WARNING, "%s", story)
         self._feed: Feed | None = None
         self._handlers: Handlers | None = None
         self._grace_s = 0.0

@@ -132,6 +132,11 @@ class Slot:
         return False
 
     @property
+    def heartbeat_at(self) -> float:
+        """When the worker last gave a sign of life, in seconds of the monotonic clock; 0 before the first."""
+        return self._words[HEARTBEAT_NS] / 1e9
+
+    @property
     def deadline_at(self) -> float:
         """When the call that goes on is to be over, in seconds of the monotonic clock; 0 when none goes on."""
         return self._words[DEADLINE_NS] / 1e9

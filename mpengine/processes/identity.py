@@ -41,6 +41,12 @@ class ProcessIdentity:
         except psutil.NoSuchProcess:
             return False
 
+    def send_signal(self, signum: int) -> None:
+        """Send it a signal, unless it has gone."""
+        if self.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signum)
+
     def parent_pid(self) -> int | None:
         """The number of its parent now; None when the process has gone."""
         try:

@@ -134,9 +134,8 @@ class ProcessRegistry:
     def send_signal(self, worker_id: int, signum: int) -> None:
         """Send a signal to the worker in this slot; to nobody when there is none."""
         identity = self.identity_of(worker_id)
-        if identity is not None and identity.is_alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(identity.pid, signum)
+        if identity is not None:
+            identity.send_signal(signum)
 
     def terminate_all(self) -> None:
         """Send SIGTERM to the process group of every worker: what user code has started may leave in order as well."""
@@ -157,6 +156,10 @@ class ProcessRegistry:
             if identity.is_alive():
                 kill_group(identity.pid)
         self._note(self._workers.doom_unborn())
+
+    def helpers(self) -> tuple[ProcessIdentity, ...]:
+        """Processes of this registry that are no workers and are alive: the fork server, or the guardian."""
+        return tuple(identity for identity in self._workers.others() if identity.is_alive())
 
     def verify_gone(self) -> tuple[ProcessIdentity, ...]:
         """Those of all processes ever started that psutil still finds alive, the fork server among them.

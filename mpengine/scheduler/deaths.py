@@ -3,7 +3,8 @@
 R1. Nothing is blamed but what the dead worker's slot names: its batch mates are queued again as they are.
 R2. Where the slot names a batch and no item, the batch is run again with every item named, and the next death tells.
     Should that one name none either, the first is blamed, or this would never end.
-R3. The item is run again alone, until it has cost ``crash_retries`` further workers.
+R3. The item is run again alone, until it has cost ``crash_retries`` further workers; once at least, where the kernel
+    killed its worker for want of memory, for that may have been the doing of others.
 R4. An item that is in a stage with ``idempotent=False`` is not run again.  One whose slot was torn half-way through a
     record may have begun, and counts as begun.
 R5. A worker that was killed since its item's time was up is no crash: the stage's retries count, and the item need not
@@ -132,8 +133,8 @@ class Deaths:
                 self._give_up(batch, place, event, _tell_excess(event.excess))
         elif is_over:
             self._give_up(batch, place, event, f"the worker died ({event.how}), and {_ONCE}")
-        elif batch.deaths > self._crash_retries:  # R3
-            self._give_up(batch, place, event, f"the worker died ({event.how}), {batch.deaths} times with this item")
+        elif batch.deaths > max(self._crash_retries, event.is_oom):  # R3
+            self._give_up(batch, place, event, f"the worker died ({_tell(event)}), {batch.deaths} times with this item")
 
     def _blame_timeout(self, batch: Batch, place: int, event: events.WorkerDied, *, is_over: bool) -> None:
         """The time of an item was up: another attempt, if its stage has any left (R5)."""
@@ -168,7 +169,8 @@ class Deaths:
             how, kind = Ending.OVER_MEMORY, MemoryLimitError.__name__
         attempts = event.attempt if event.timed_out else max(1, batch.deaths)
         failure = events.Failure(
-            batch.lo, place, f"{kind}: {story}{event.where}", None, event.item, event.trace, attempts, how
+            batch.lo, place, f"{kind}: {story}{event.where}", None, event.item, event.trace, attempts, how,
+            exit=event.how, peak_rss=event.peak_rss,
         )  # fmt: skip
         self._stock.ledger.cut_off(chain.first_stage, stage, how)
         error = self._verdicts.judge_in(batch, stage, failure, event.worker_id)
@@ -191,6 +193,10 @@ class Deaths:
 def _names_item(event: events.WorkerDied, batch: Batch) -> bool:
     """Whether the dead worker's slot names an item of ``batch``."""
     return batch.batch_id == event.batch_id and event.position is not None and batch.lo <= event.position < batch.hi
+
+
+def _tell(event: events.WorkerDied) -> str:
+    return f"{event.how} by the kernel, out of memory" if event.is_oom else event.how
 
 
 def _tell_excess(excess: events.Excess) -> str:

@@ -7,6 +7,7 @@ P4. What would overrun a bound behind its chain is cut to what fits, or waits.
 P5. An item that a worker has died of runs on a worker that runs nothing else; what that has put aside may stay there.
 P6. Where a stage takes several items at once, what waits is joined until it has them.  For more it waits only while a
     worker is at something quick that may bring them, and no longer than ``FILL_S``.
+P8. While memory is tight, one process at a time is at work, and gets nothing in reserve; what is put aside goes on.
 P7. The branches of a mix take turns, so that one item is in all of them at the same time.  Where there are as many
     workers as branches, none has one in reserve behind another one of the same items.
 """
@@ -45,6 +46,7 @@ class Dispatcher:
 
     Attributes:
         look_again_at: when something that waits is to go whatever has come by then; None when nothing does.
+        is_tight: whether there is hardly any memory left.
     """
 
     def __init__(self, stock: Stock, crew: Crew, sizers: Sequence[BatchSizer]) -> None:
@@ -57,6 +59,7 @@ class Dispatcher:
         self._chains = stock.plan.chains
         self._plan_fans_out = stock.plan.fans_out
         self.look_again_at: float | None = None
+        self.is_tight = False
 
     def commands(self, *, source_ended: bool) -> Iterator[Command]:
         """Yield one command for each batch that a worker gets now."""
@@ -64,10 +67,12 @@ class Dispatcher:
         if not self._has_work():
             return
         for worker in self._crew.idle():
+            if self.is_tight and worker.only is None and self._crew.has_active_process:  # P8
+                continue
             command = self._next_for(worker, source_ended=source_ended)
             if command is not None:
                 yield command
-        if not self._has_work():
+        if self.is_tight or not self._has_work():
             return
         for worker in self._crew.with_reserve_free():
             command = self._next_for(worker, source_ended=source_ended)

@@ -47,6 +47,8 @@ class Failure:
         traceback: as text.
         attempts: how often the stage tried.
         how: what it has failed of.
+        exit: of a worker that died of it, how: exit code or signal, by name.
+        peak_rss: of that worker, the bytes of resident memory that it had at most; 0 when that is not known.
     """
 
     position: int
@@ -57,6 +59,8 @@ class Failure:
     traceback: str = ""
     attempts: int = 1
     how: Ending = Ending.RAISED
+    exit: str = ""
+    peak_rss: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,20 @@ class WorkerBloated:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryTightened:
+    """The memory that processes may use together is nearly used up."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEased:
+    """There is memory enough again."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDied:
     """A worker's process is gone.
 
@@ -177,6 +195,8 @@ class WorkerDied:
         where: where the item was, in words that end a sentence; empty when that is not known.
         trace: the same at length, as a traceback.
         excess: what it was killed for, if that was its memory.
+        is_oom: whether the kernel killed it, since the machine or the control group had no memory left.
+        peak_rss: bytes of resident memory that it had at most; 0 when that is not known.
     """
 
     at: float
@@ -193,6 +213,8 @@ class WorkerDied:
     where: str = ""
     trace: str = ""
     excess: Excess | None = None
+    is_oom: bool = False
+    peak_rss: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +316,8 @@ Event = (
     | SourceFailed
     | WorkerReady
     | WorkerBloated
+    | MemoryTightened
+    | MemoryEased
     | WorkerDied
     | StageBroken
     | StartFailed

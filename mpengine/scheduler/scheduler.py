@@ -102,6 +102,8 @@ class Scheduler:
             events.SourceFailed: self._on_source_failed,
             events.WorkerReady: self._on_worker_ready,
             events.WorkerBloated: self._on_worker_bloated,
+            events.MemoryTightened: self._on_memory,
+            events.MemoryEased: self._on_memory,
             events.WorkerDied: self._on_worker_died,
             events.StageBroken: self._on_stage_broken,
             events.StartFailed: self._on_start_failed,
@@ -242,6 +244,8 @@ class Scheduler:
     def _pull(self) -> None:
         """Ask the source for what the first chain can use (S2)."""
         settings, entrance = self.settings, self.plan.entrance
+        if self._dispatcher.is_tight and (self.stock.open_items or self.requested):
+            return
         sizer = min((self.sizers[chain] for chain in entrance), key=lambda sizer: sizer.size)
         buffer = self.backlog.buffer_of(entrance)
         size = min(sizer.size, self.backlog.at_once(entrance))
@@ -283,6 +287,9 @@ class Scheduler:
         if worker.is_ready:
             worker.quota = 0
             self._may_retire = True
+
+    def _on_memory(self, event: events.MemoryTightened | events.MemoryEased) -> None:
+        self._dispatcher.is_tight = isinstance(event, events.MemoryTightened)
 
     def _on_worker_died(self, event: events.WorkerDied) -> None:
         worker = self.crew[event.worker_id]

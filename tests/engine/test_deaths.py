@@ -48,6 +48,10 @@ def test_an_item_that_kills_fails_alone(make_engine, how):
     assert (error.stage, error.attempts) == ("deadly", 2)
     named = {"exit 0": "exit code 0", "exit 3": "exit code 3", "sys.exit": "exit code 4"}.get(how, how)
     assert named in str(error.error)
+    assert error.error.how == named
+    assert error.error.peak_rss > 1 << 20
+    assert f"{error.error.peak_rss:,} bytes of memory" in error.error.__notes__[0]
+    assert error.item == "31"
     assert result.report.snapshot.stages[1].crashed == 1
 
 

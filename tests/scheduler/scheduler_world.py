@@ -438,7 +438,7 @@ class World:
         self.workers[number] = FakeWorker()
         self.tell(
             events.WorkerDied, number, "SIGKILL", batch_id, position, stage, "", death.in_setup,
-            attempt, death.timed_out, death.is_torn, excess=death.excess,
+            attempt, death.timed_out, death.is_torn, excess=death.excess, is_oom=death.is_oom,
         )  # fmt: skip
         new = [
             report
@@ -480,7 +480,7 @@ class World:
         else:
             was_alone = key in self.deaths
             self.deaths[key] = self.deaths.get(key, 0) + 1
-            is_over = is_once or self.deaths[key] > self.shape.crash_retries
+            is_over = is_once or self.deaths[key] > max(self.shape.crash_retries, death.is_oom)
             if death.excess is not None:
                 is_over = is_once or (was_alone and death.excess.is_fresh) or self.deaths[key] >= 3
         if is_over:
@@ -607,6 +607,7 @@ class Death:
         timed_out: it was killed because its item's time was up.
         is_torn: its slot held half a record, so that it names nothing.
         excess: what it was killed for, if that was its memory.
+        is_oom: whether the kernel killed it, for want of memory.
     """
 
     batch_id: int | None
@@ -617,6 +618,7 @@ class Death:
     timed_out: bool = False
     is_torn: bool = False
     excess: events.Excess | None = None
+    is_oom: bool = False
 
     def named(self, world, worker):
         """Return batch, position and stage."""

@@ -104,6 +104,24 @@ def test_an_item_is_given_up_after_so_many_deaths_more(crash_retries):
     check_end(world)
 
 
+@pytest.mark.parametrize("crash_retries", [0, 1, 2])
+def test_an_item_whose_worker_the_kernel_killed_for_want_of_memory_is_run_again_alone_at_least_once(crash_retries):
+    world = at_work(crash_retries=crash_retries)
+    least = max(1, crash_retries)
+
+    for died in range(least):
+        world.die(0, death(world, is_oom=True))
+        assert not world.reports, died
+        assert restart(world)[0] == ([(0,)], True)
+    world.die(0, death(world, is_oom=True))
+
+    (report,) = world.reports
+    assert report.failure.summary == (
+        f"WorkerDiedError: the worker died (SIGKILL by the kernel, out of memory), {least + 1} times with this item"
+    )
+    assert report.failure.exit == "SIGKILL"
+
+
 def test_the_run_ends_when_that_is_the_stages_policy_and_no_worker_is_started_for_it():
     shape = Shape((StageShape(policy="raise"),), 1, crash_retries=0, items=4, tells_length=False)
     world = at_work(shape)

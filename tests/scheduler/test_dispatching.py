@@ -53,6 +53,38 @@ def test_p1_an_item_that_a_worker_died_of_does_not_go_before_those_ahead_of_it()
     assert [(b.lo, b.hi) for b in world.scheduler.backlog._queues[0].values()] == [(0, 2), (2, 3), (3, 4)]
 
 
+def test_p8_while_memory_is_tight_one_process_at_a_time_is_at_work():
+    world = begin(Shape((StageShape(buffer=8),), workers=3, items=12), greets=False)
+    pack_all(world)
+    world.tell(events.MemoryTightened)
+    for number in range(3):
+        world.greet(number)
+
+    assert [len(worker.queue) for worker in world.workers] == [1, 0, 0]
+    world.advance(0)
+    assert [len(worker.queue) for worker in world.workers] == [1, 0, 0]
+
+    world.tell(events.MemoryEased)
+
+    assert [len(worker.queue) > 0 for worker in world.workers] == [True, True, True]
+    run_to_the_end(world, Watch(world))
+    check_end(world)
+
+
+def test_p8_while_memory_is_tight_the_source_is_asked_only_when_nothing_is_left_to_do():
+    world = begin(Shape((StageShape(buffer=2),), workers=1, items=8, tells_length=False))
+    world.tell(events.MemoryTightened)
+    asked = len(pulled(world))
+    pack_all(world)
+    while world.workers[0].queue:
+        assert len(pulled(world)) == asked
+        world.advance(0)
+    while world.outlet:
+        world.take()
+
+    assert len(pulled(world)) == asked + 1
+
+
 def test_p2_a_worker_that_is_one_of_the_few_for_a_chain_looks_there_first():
     world = begin(Shape((StageShape(workers=1, buffer=9), StageShape(buffer=9)), workers=2, items=20), greets=False)
     world.greet(0)

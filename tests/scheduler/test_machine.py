@@ -113,6 +113,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.world.advance(self._pick(choice, is_busy), units, suspend=suspend)
         self.watch.check(died=sum(worker.deaths for worker in self.world.scheduler.crew) > deaths)
 
+    @precondition(lambda self: self.is_running)
+    @rule(what=st.sampled_from([events.MemoryTightened, events.MemoryEased]))
+    def change_memory(self, what):
+        self.world.tell(what)
+        self.watch.check()
+
     @precondition(lambda self: self._numbers(is_ready))
     @rule(choice=st.integers(0, 3), is_stale=st.booleans())
     def die_of_nothing(self, choice, is_stale):
@@ -124,7 +130,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         choice=st.integers(0, 3),
         ahead=st.integers(0, 3),
         names_item=st.booleans(),
-        before=st.sampled_from(["", "", "", "", "payload", "payload", "setup", "timed out", "torn", "too large"]),
+        before=st.sampled_from(
+            ["", "", "", "", "payload", "payload", "setup", "timed out", "torn", "too large", "out of memory"]
+        ),
     )
     def die_at_work(self, choice, ahead, names_item, before):
         number = self._pick(choice, is_busy)
@@ -160,7 +168,7 @@ def death_of(batch_id, ahead, before, *, names_item):
     excess = events.Excess(2000, 1000, is_fresh=ahead == 0) if before == "too large" else None
     return Death(
         batch_id, ahead, names_item, before == "payload", before == "setup", before == "timed out", before == "torn",
-        excess,
+        excess, before == "out of memory",
     )  # fmt: skip
 
 
@@ -261,6 +269,7 @@ class Walk:
             (2, busy, lambda: world.die(number, self._death(queue))),
             (1, ready, lambda: world.die(draw.choice(ready))),
             (0.5, ready, lambda: world.tell(events.WorkerBloated, draw.choice(ready))),
+            (0.5, True, lambda: world.tell(draw.choice([events.MemoryTightened, events.MemoryEased]))),
             (0.3, starting, lambda: world.die(draw.choice(starting))),
             (6, world.can_pack, lambda: world.pack(draw.randint(1, 3))),
             (0.02, True, lambda: world.tell(events.CancelRequested, "enough")),
@@ -270,7 +279,8 @@ class Walk:
 
     def _death(self, queue):
         draw = self.draw
-        before = draw.choices(["", "payload", "setup", "timed out", "torn", "too large"], [40, 20, 3, 20, 9, 10])[0]
+        kinds = {"": 40, "payload": 20, "setup": 3, "timed out": 20, "torn": 9, "too large": 10, "out of memory": 10}
+        before = draw.choices(list(kinds), list(kinds.values()))[0]
         return death_of(queue[0], draw.randint(0, 3), before, names_item=draw.random() < 0.5)
 
 

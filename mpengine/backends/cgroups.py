@@ -1,0 +1,107 @@
+"""The control groups that bind this process: where their files are, and what they say of memory.
+
+A limit binds a control group and all groups below it, so what counts is the tightest on the way from this process's own
+group up to the root.  In a container the path may name groups that cannot be seen from inside; what is mounted is then
+the container's own part of the tree, and the walk ends at its top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path("/")
+_MOUNT = "sys/fs/cgroup"
+_NO_LIMIT = 1 << 60  # version 1 has a number near the largest there is
+
+
+def groups(controller: str, root: Path = ROOT) -> Iterator[Path]:
+    """Yield the folders of this process's control groups, and of all that are above them.
+
+    Args:
+        controller: ``"cpu"``, ``"memory"``.
+        root: where ``proc`` and ``sys`` are.
+    """
+    mount = root / _MOUNT
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    for line in ("0::/", f"0:{controller}:/", *lines):  # what is mounted binds us, whatever we are told of our place
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:  # version 2, mounted alone or beside version 1
+            tops = [mount, mount / "unified"]
+        elif controller in controllers.split(","):
+            tops = [mount / controller, mount / controllers]
+        else:
+            continue
+        for top in tops:
+            yield from _upwards(top, path)
+
+
+def _upwards(top: Path, path: str) -> Iterator[Path]:
+    """Yield the folders from ``path`` below ``top`` up to ``top`` itself."""
+    parts = PurePosixPath(path).parts[1:]
+    if ".." in parts:  # outside of what is mounted here
+        parts = ()
+    for length in range(len(parts), -1, -1):
+        yield top.joinpath(*parts[:length])
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryGroup:
+    """A control group with a limit on memory.
+
+    Attributes:
+        folder: its files.
+        limit: bytes.
+        is_second: whether it is one of version 2.
+    """
+
+    folder: Path
+    limit: int
+    is_second: bool
+
+    def used(self) -> int:
+        """Return the bytes that are in use and cannot just be dropped: page cache that is idle does not count.
+
+        Raises:
+            OSError, ValueError: the group has gone, or does not tell.
+        """
+        usage = "memory.current" if self.is_second else "memory.usage_in_bytes"
+        idle = "inactive_file" if self.is_second else "total_inactive_file"
+        for line in (self.folder / "memory.stat").read_text().splitlines():
+            name, _, amount = line.partition(" ")
+            if name == idle:
+                return int((self.folder / usage).read_text()) - int(amount)
+        return int((self.folder / usage).read_text())
+
+
+def memory_groups(root: Path = ROOT) -> list[MemoryGroup]:
+    """Return the control groups that limit this process's memory, each once."""
+    found = {}
+    for folder in groups("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                limit = int((folder / name).read_text())
+            except (OSError, ValueError):  # not there, or "max"
+                continue
+            if 0 < limit < _NO_LIMIT:
+                found[folder] = MemoryGroup(folder, limit, name == "memory.max")
+    return list(found.values())
+
+
+def oom_kills(root: Path = ROOT) -> int:
+    """Return how many processes of this machine the kernel has killed for want of memory; 0 when it does not say."""
+    try:
+        for line in (root / "proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return 0

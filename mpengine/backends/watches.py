@@ -1,0 +1,65 @@
+"""All that is watched of worker processes beside what they say: time, memory, and whether they have been stopped.
+
+Each watch is a module of its own, with its rules; here they are asked together.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from mpengine.backends.cgroups import memory_groups, oom_kills
+from mpengine.backends.deadlines import Deadlines
+from mpengine.backends.hearing import death_from
+from mpengine.backends.memory import MemoryGuard
+from mpengine.backends.pressure import MemoryPressure
+from mpengine.backends.stillness import Stillness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpengine.backends.fleet import Fleet, Lost
+    from mpengine.scheduler import events
+
+
+class Watches:
+    """The watches over a fleet in one run.
+
+    Args:
+        memory_limit: bytes of resident memory that a worker may have; None: any number.
+        warn: told in words what the user ought to know.
+
+    Attributes:
+        deadlines: of calls with a timeout.
+    """
+
+    def __init__(self, memory_limit: int | None, warn: Callable[[str], object]) -> None:
+        """Begin to watch."""
+        self.deadlines = Deadlines()
+        self._memory = MemoryGuard(memory_limit)
+        self._pressure = MemoryPressure(memory_groups(), warn)
+        self._stillness = Stillness(warn)
+        self._oom_kills = oom_kills()
+
+    def wait_s(self, at: float, timeout_s: float | None) -> float:
+        """Return the seconds until the first of them has to look, or ``timeout_s`` if that is less."""
+        waits_s = (timeout_s, self.deadlines.wait_s(at), self._memory.wait_s(at), self._pressure.wait_s(at))
+        return min(wait_s for wait_s in (*waits_s, self._stillness.wait_s(at)) if wait_s is not None)
+
+    def look(self, fleet: Fleet, at: float) -> list[events.Event]:
+        """Have all of them look whose time it is, and return what is to be told."""
+        self.deadlines.enforce(fleet, at)
+        self._stillness.look(fleet, at)
+        return [*self._memory.look(fleet, at), *self._pressure.look(at)]
+
+    def death_of(self, at: float, lost: Lost) -> events.WorkerDied:
+        """Return the event of a process being gone, with what was done to it."""
+        timed_out = self.deadlines.bury(lost.worker_id, lost.generation)
+        excess = self._memory.bury(lost.worker_id, lost.generation)
+        is_oom = not timed_out and excess is None and lost.exitcode == -signal.SIGKILL and self._has_oom_killed()
+        return death_from(at, lost, timed_out=timed_out, excess=excess, is_oom=is_oom)
+
+    def _has_oom_killed(self) -> bool:
+        """Whether the kernel has killed for want of memory since this was last asked; it does not say whom."""
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        return self._oom_kills > before
