@@ -1,4 +1,4 @@
-"""When memory is tight, and where that is read: with fakes for the control groups, and files for the kernel's (Y1, Y2)."""
+"""When memory is tight, and where that is read: with fakes for control groups, and files for the kernel's (Y1, Y2)."""
 
 import pytest
 

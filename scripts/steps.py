@@ -1,0 +1,207 @@
+"""The steps at which a process could be killed, counted: what ``scripts/kill-everywhere`` is made of.
+
+A worker's steps are what it does to its channels and to its slot: each read, each write, the middle of a write, each
+word of shared memory.  To be killed behind one is to be killed before the next.  The worker runs with a
+channel and a slot that count, and that kill their own process when the step with a given number is come to.  The
+coordinator's steps are its calls into the kernel, before each and behind each, in any of its threads.  Nothing in the
+package knows of this.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from mpengine.worker.boot import WorkerBoot
+
+COUNT, AT, SIGNUM = range(3)
+FILE = "STEPS_FILE"
+
+
+class Steps:
+    """A count of steps in memory that is shared with all workers: who comes to the one that was chosen gets a signal.
+
+    Args:
+        fd: a file for it; kept open by whoever has made it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, 64)
+        self._words = memoryview(self._map).cast("Q")
+
+    @classmethod
+    def create(cls) -> Steps:
+        fd = os.memfd_create("steps")
+        os.ftruncate(fd, 64)
+        return cls(fd)
+
+    def choose(self, at: int, signum: int = signal.SIGKILL) -> None:
+        """Begin to count anew; the step with this number, from 1, gets the signal.  0: none does."""
+        self._words[COUNT], self._words[AT], self._words[SIGNUM] = 0, at, signum
+
+    @property
+    def count(self) -> int:
+        return self._words[COUNT]
+
+    def step(self) -> None:
+        self._words[COUNT] += 1
+        if self._words[COUNT] == self._words[AT]:
+            os.kill(os.getpid(), self._words[SIGNUM])
+
+    def close(self) -> None:
+        self._words.release()
+        self._map.close()
+        os.close(self.fd)
+
+
+# ---------------------------------------------------------------------- a worker's steps
+
+
+class CountingOs:
+    """The calls of ``os`` that a channel makes; everything else is as it is."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def read(self, fd: int, count: int) -> bytes:
+        self._steps.step()
+        return os.read(fd, count)
+
+    def readv(self, fd: int, buffers: Sequence[Any]) -> int:
+        self._steps.step()
+        return os.readv(fd, buffers)
+
+    def write(self, fd: int, content: Any) -> int:
+        return self.writev(fd, [content])
+
+    def writev(self, fd: int, buffers: Sequence[Any]) -> int:
+        """Write in two parts, with a step before each."""
+        content = b"".join(map(bytes, buffers))
+        self._steps.step()
+        half = os.write(fd, content[: len(content) // 2]) if len(content) > 1 else 0
+        self._steps.step()
+        return half + os.write(fd, content[half:])
+
+
+class CountingWords:
+    """The words of a slot, each written with a step before it."""
+
+    def __init__(self, words: memoryview, steps: Steps) -> None:
+        self._words = words
+        self._steps = steps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._words, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._words[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._steps.step()
+        self._words[key] = value
+
+
+def run_counted(boot: WorkerBoot) -> None:
+    """Run a worker whose channel and slot count; an entry like the worker's own."""
+    from mpengine.ipc import controlblock, mpqueue
+    from mpengine.worker import main, outbox
+
+    steps = Steps(os.open(os.environ[FILE], os.O_RDWR | os.O_CLOEXEC))
+    mpqueue.os = outbox.os = CountingOs(steps)
+    bind = controlblock.Slot.__init__
+
+    def bind_counted(slot: Any, words: memoryview) -> None:
+        bind(slot, words)
+        slot._words = CountingWords(slot._words, steps)
+
+    controlblock.Slot.__init__ = bind_counted
+    main.run_worker(boot)
+
+
+def count_workers(steps: Steps) -> Callable[[], None]:
+    """Have all workers that this process starts from now on count; returns what undoes that."""
+    from mpengine.backends.links import Link
+
+    boot_of = Link.boot
+
+    def boot_counted(link: Link, **about: int) -> WorkerBoot:
+        return replace(boot_of(link, **about), entry=f"{__name__}:run_counted")
+
+    Link.boot = boot_counted
+    # The file is reached through this process, which has it open as long as there are workers.
+    os.environ[FILE] = f"/proc/{os.getpid()}/fd/{steps.fd}"
+
+    def undo() -> None:
+        Link.boot = boot_of
+        del os.environ[FILE]
+
+    return undo
+
+
+# ---------------------------------------------------------------------- the coordinator's steps
+
+KERNEL = {"posix", "_posixsubprocess", "select", "fcntl", "_socket", "mmap", "_signal"}
+
+
+def count_here(steps: Steps) -> None:
+    """Have every call into the kernel, of every thread of this process, count from now on."""
+
+    def profile(_: Any, event: str, what: Any) -> None:
+        if event.startswith("c_") and is_kernels(what):
+            steps.step()
+
+    threading.setprofile(profile)
+    sys.setprofile(profile)
+
+
+def is_kernels(what: Any) -> bool:
+    module = getattr(what, "__module__", None) or type(getattr(what, "__self__", None)).__module__
+    return module in KERNEL
+
+
+# ---------------------------------------------------------------------- what is run
+
+
+def first(number: int) -> int:
+    if number == 2:
+        logging.getLogger("steps").warning("item %d", number)
+    return number + 1
+
+
+def expand(number: int) -> Iterator[int]:
+    for copy in range(number % 3):
+        yield 10 * number + copy
+
+
+def pairs(numbers: list[int]) -> list[int]:
+    return [number + 1 for number in numbers]
+
+
+def refuse_some(number: int) -> int:
+    if number % 10 == 2:
+        raise ValueError(number)
+    return number
+
+
+def reference(stage: Callable[..., Any]) -> list[Any]:
+    """Return a pipeline that has something of everything: items that are named and timed, a fan-out, lists, failures."""
+    return [
+        list(range(7)),
+        stage(first, workers=1, timeout=60),
+        stage(expand, buffer=4),
+        stage(pairs, batch=2),
+        stage(refuse_some, on_error="drop"),
+    ]
