@@ -12,6 +12,7 @@ import ctypes
 import faulthandler
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 START_METHODS = ("forkserver", "spawn", "fork")
 HANG_S = 60.0
 GONE_S = 1.0
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only looked at
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -94,11 +96,8 @@ def kill_new_workers(start_method: str, at_ends: int, *, stride: int = 1) -> Tal
         steps.choose(0)
         Engine(1, start_method=start_method, metrics_interval_s=0).run(reference(stage)).unwrap()
         tally = Tally(steps.count)
-        ends = (
-            *range(1, at_ends + 1, stride),
-            *range(max(at_ends, tally.steps - at_ends) + 1, tally.steps + 1, stride),
-        )
-        for at in ends:
+        last = max(at_ends, tally.steps - at_ends) + 1
+        for at in (*range(1, at_ends + 1, stride), *range(last, tally.steps + 1, stride)):
             steps.choose(at)
             with watchdog(f"{start_method}, a new engine, step {at}"):
                 result = Engine(1, start_method=start_method, metrics_interval_s=0).run(reference(stage))
@@ -108,6 +107,7 @@ def kill_new_workers(start_method: str, at_ends: int, *, stride: int = 1) -> Tal
 
 
 def expect() -> Any:
+    """Return how the run ends that nothing is done to."""
     return Engine(backend="inline").run(reference(stage)).unwrap()
 
 
@@ -163,8 +163,9 @@ def with_family(number: int, state: dict[str, Any]) -> int:
     """Have grandchildren in the group and out of it; now and then be a worker that heeds no signal."""
     if not state:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        state["program"] = subprocess.Popen(["sleep", "600"])
-        state["session"] = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        sleep = [sys.executable, "-S", "-E", "-c", "import signal; signal.pause()"]
+        state["program"] = subprocess.Popen(sleep)
+        state["session"] = subprocess.Popen(sleep, start_new_session=True)
         if os.fork() == 0:
             os.setsid()
             signal.pause()
@@ -220,17 +221,11 @@ def run_coordinator(start_method: str, steps: Steps) -> None:
             os._exit(1)
     pidfd = os.pidfd_open(pid)
     try:
-        if not wait_readable(pidfd, HANG_S):
+        if not select.select([pidfd], [], [], HANG_S)[0]:
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     finally:
         os.close(pidfd)
-
-
-def wait_readable(fd: int, timeout_s: float) -> bool:
-    import select
-
-    return bool(select.select([fd], [], [], timeout_s)[0])
 
 
 def wait_alone() -> tuple[float, list[str]]:
@@ -258,5 +253,5 @@ def wait_alone() -> tuple[float, list[str]]:
 
 def names_of_ours() -> set[str]:
     """Return the names in shared memory, and of temporary files that could be ours."""
-    found = {str(path) for path in Path("/dev/shm").iterdir()} if Path("/dev/shm").is_dir() else set()
+    found = {str(path) for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
     return found | {str(path) for path in Path(tempfile.gettempdir()).glob("mpengine*")}

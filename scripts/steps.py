@@ -41,6 +41,7 @@ class Steps:
 
     @classmethod
     def create(cls) -> Steps:
+        """Return a new count."""
         fd = os.memfd_create("steps")
         os.ftruncate(fd, 64)
         return cls(fd)
@@ -51,14 +52,17 @@ class Steps:
 
     @property
     def count(self) -> int:
+        """How many steps there were since the last choice."""
         return self._words[COUNT]
 
     def step(self) -> None:
+        """A step is about to be taken."""
         self._words[COUNT] += 1
         if self._words[COUNT] == self._words[AT]:
             os.kill(os.getpid(), self._words[SIGNUM])
 
     def close(self) -> None:
+        """Let go of the file."""
         self._words.release()
         self._map.close()
         os.close(self.fd)
@@ -77,14 +81,17 @@ class CountingOs:
         return getattr(os, name)
 
     def read(self, fd: int, count: int) -> bytes:
+        """Read, with a step before it."""
         self._steps.step()
         return os.read(fd, count)
 
     def readv(self, fd: int, buffers: Sequence[Any]) -> int:
+        """Read, with a step before it."""
         self._steps.step()
         return os.readv(fd, buffers)
 
     def write(self, fd: int, content: Any) -> int:
+        """Write in two parts, with a step before each."""
         return self.writev(fd, [content])
 
     def writev(self, fd: int, buffers: Sequence[Any]) -> int:
@@ -125,7 +132,7 @@ def run_counted(boot: WorkerBoot) -> None:
 
     def bind_counted(slot: Any, words: memoryview) -> None:
         bind(slot, words)
-        slot._words = CountingWords(slot._words, steps)
+        slot._words = CountingWords(slot._words, steps)  # noqa: SLF001 - nobody else is to know of it
 
     controlblock.Slot.__init__ = bind_counted
     main.run_worker(boot)
@@ -168,6 +175,7 @@ def count_here(steps: Steps) -> None:
 
 
 def is_kernels(what: Any) -> bool:
+    """Whether a function written in C is one that calls into the kernel."""
     module = getattr(what, "__module__", None) or type(getattr(what, "__self__", None)).__module__
     return module in KERNEL
 
@@ -175,29 +183,37 @@ def is_kernels(what: Any) -> bool:
 # ---------------------------------------------------------------------- what is run
 
 
+LOGGED = 2
+REFUSED = 2
+
+
 def first(number: int) -> int:
-    if number == 2:
+    """Log once."""
+    if number == LOGGED:
         logging.getLogger("steps").warning("item %d", number)
     return number + 1
 
 
 def expand(number: int) -> Iterator[int]:
+    """Give none, one or two."""
     for copy in range(number % 3):
         yield 10 * number + copy
 
 
 def pairs(numbers: list[int]) -> list[int]:
+    """Take a list."""
     return [number + 1 for number in numbers]
 
 
 def refuse_some(number: int) -> int:
-    if number % 10 == 2:
+    """Fail now and then."""
+    if number % 10 == REFUSED:
         raise ValueError(number)
     return number
 
 
 def reference(stage: Callable[..., Any]) -> list[Any]:
-    """Return a pipeline that has something of everything: items that are named and timed, a fan-out, lists, failures."""
+    """Return a pipeline with something of everything: items that are named and timed, a fan-out, lists, failures."""
     return [
         list(range(7)),
         stage(first, workers=1, timeout=60),
