@@ -177,7 +177,8 @@ def coordinate(start_method: str, steps: Steps) -> None:
     logging.disable(logging.ERROR)
     count_here(steps)
     engine = Engine(2, start_method=start_method, metrics_interval_s=0, grace_s=0.2)
-    engine.run([*reference(stage), stage(with_family, workers=2)])
+    source, *stages = reference(stage)
+    engine.run([source, stage(with_family, workers=2), *stages])
     os._exit(0)
 
 

@@ -1,8 +1,8 @@
 """Slowing down before the kernel has to kill: what the control group's memory limit leaves is watched.
 
 Y1. Where a control group limits memory, it is looked at every ``LOOK_S`` while a run is on; elsewhere never.
-Y2. Once ``HIGH`` of the limit is in use, that is told: workers then get one batch at a time between them all, and the
-    source is not asked for more.  When less than ``LOW`` is in use it is told that all is well again.
+Y2. Once ``HIGH`` of the limit is in use, that is told, and again when less than ``LOW`` is; what follows is decided
+    elsewhere.
 Y3. What this process or others in the group use counts as well, for it is what the kernel counts.
 """
 

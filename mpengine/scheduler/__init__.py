@@ -17,6 +17,7 @@ commands are imperatives.  Whoever owns clock and processes feeds the one and ca
 ``stock``             all batches under way, and every figure that follows from them
 ``crew``              the workers: which are there, what each holds, who may run what
 ``dispatching``       who gets what next
+``admission``         how many processes may be at work, as far as memory goes
 ``verdicts``          what becomes of an item that has failed for good
 ``deaths``            what follows from a worker's death
 ``reports``           whether what a worker reports can be true

@@ -103,9 +103,9 @@ class Crew:
         return [worker for worker in self.workers if worker.is_ready and worker.active == 0]
 
     @property
-    def has_active_process(self) -> bool:
-        """Whether any process is at work."""
-        return any(worker.active and worker.only is None for worker in self.workers)
+    def active_processes(self) -> int:
+        """How many processes are at work."""
+        return sum(worker.active > 0 and worker.only is None for worker in self.workers)
 
     def with_reserve_free(self) -> list[Worker]:
         """Return the workers that have something to do, but nothing in reserve."""

@@ -3,8 +3,8 @@
 R1. Nothing is blamed but what the dead worker's slot names: its batch mates are queued again as they are.
 R2. Where the slot names a batch and no item, the batch is run again with every item named, and the next death tells.
     Should that one name none either, the first is blamed, or this would never end.
-R3. The item is run again alone, until it has cost ``crash_retries`` further workers; once at least, where the kernel
-    killed its worker for want of memory, for that may have been the doing of others.
+R3. The item is run again alone, until it has cost ``crash_retries`` further workers; once at least, and with no other
+    process at work, where the kernel killed its worker for want of memory (J3 of ``admission``).
 R4. An item that is in a stage with ``idempotent=False`` is not run again.  One whose slot was torn half-way through a
     record may have begun, and counts as begun.
 R5. A worker that was killed since its item's time was up is no crash: the stage's retries count, and the item need not
@@ -27,6 +27,8 @@ from mpengine.scheduler.events import Ending
 from mpengine.scheduler.lifecycles import BatchState, WorkerMove
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mpengine.plan import ChainPlan, Plan
     from mpengine.scheduler.batches import Batch
     from mpengine.scheduler.commands import Command
@@ -49,10 +51,15 @@ class Deaths:
         verdicts: gets the items that are given up.
         out: gets the commands.
         crash_retries: how many further deaths an item may cause after its first.
+        suspect: told of an item whose worker was killed for want of memory, and when; it is run again.
     """
 
-    def __init__(self, plan: Plan, stock: Stock, verdicts: Verdicts, out: list[Command], crash_retries: int) -> None:
+    def __init__(
+        self, plan: Plan, stock: Stock, verdicts: Verdicts, out: list[Command], crash_retries: int,
+        suspect: Callable[[float, Batch], object],
+    ) -> None:  # fmt: skip
         """Begin without a death."""
+        self._suspect = suspect
         self._plan = plan
         self._stock = stock
         self._verdicts = verdicts
@@ -135,6 +142,8 @@ class Deaths:
             self._give_up(batch, place, event, f"the worker died ({event.how}), and {_ONCE}")
         elif batch.deaths > max(self._crash_retries, event.is_oom):  # R3
             self._give_up(batch, place, event, f"the worker died ({_tell(event)}), {batch.deaths} times with this item")
+        elif event.is_oom:
+            self._suspect(event.at, batch)
 
     def _blame_timeout(self, batch: Batch, place: int, event: events.WorkerDied, *, is_over: bool) -> None:
         """The time of an item was up: another attempt, if its stage has any left (R5)."""

@@ -7,9 +7,9 @@ P4. What would overrun a bound behind its chain is cut to what fits, or waits.
 P5. An item that a worker has died of runs on a worker that runs nothing else; what that has put aside may stay there.
 P6. Where a stage takes several items at once, what waits is joined until it has them.  For more it waits only while a
     worker is at something quick that may bring them, and no longer than ``FILL_S``.
-P8. While memory is tight, one process at a time is at work, and gets nothing in reserve; what is put aside goes on.
 P7. The branches of a mix take turns, so that one item is in all of them at the same time.  Where there are as many
     workers as branches, none has one in reserve behind another one of the same items.
+P8. Where memory allows fewer processes at work than there are, only as many get something, and nothing in reserve.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mpengine.scheduler.splicing import neighbours, splice
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from mpengine.scheduler.admission import Admission
     from mpengine.scheduler.batches import Batch
     from mpengine.scheduler.batching import BatchSizer
     from mpengine.scheduler.commands import Command
@@ -43,14 +44,15 @@ class Dispatcher:
         stock: the batches.
         crew: the workers.
         sizers: for each chain, how large its batches ought to be.
+        admission: how many processes may be at work.
 
     Attributes:
         look_again_at: when something that waits is to go whatever has come by then; None when nothing does.
-        is_tight: whether there is hardly any memory left.
     """
 
-    def __init__(self, stock: Stock, crew: Crew, sizers: Sequence[BatchSizer]) -> None:
+    def __init__(self, stock: Stock, crew: Crew, sizers: Sequence[BatchSizer], admission: Admission) -> None:
         """Keep what it looks at."""
+        self._admission = admission
         self._stock = stock
         self._crew = crew
         self._sizers = sizers
@@ -59,25 +61,29 @@ class Dispatcher:
         self._chains = stock.plan.chains
         self._plan_fans_out = stock.plan.fans_out
         self.look_again_at: float | None = None
-        self.is_tight = False
 
     def commands(self, *, source_ended: bool) -> Iterator[Command]:
         """Yield one command for each batch that a worker gets now."""
         self.look_again_at = None
         if not self._has_work():
             return
+        is_limited = self._admission.is_limited(self._stock.now)
         for worker in self._crew.idle():
-            if self.is_tight and worker.only is None and self._crew.has_active_process:  # P8
+            if is_limited and worker.only is None and self._is_enough():
                 continue
             command = self._next_for(worker, source_ended=source_ended)
             if command is not None:
                 yield command
-        if self.is_tight or not self._has_work():
+        if is_limited or not self._has_work():
             return
         for worker in self._crew.with_reserve_free():
             command = self._next_for(worker, source_ended=source_ended)
             if command is not None:
                 yield command
+
+    def _is_enough(self) -> bool:
+        """Whether as many processes are at work as may be (P8)."""
+        return self._crew.active_processes >= self._admission.most(self._stock.now)
 
     def _has_work(self) -> bool:
         return bool(self._stock.backlog) or self._crew.has_suspended()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpengine.policies import ErrorPolicy
 from mpengine.scheduler import commands, events
+from mpengine.scheduler.admission import Admission
 from mpengine.scheduler.batching import MAX_BATCH, BatchSizer
 from mpengine.scheduler.crew import CREDIT, Crew
 from mpengine.scheduler.deaths import Deaths
@@ -91,10 +92,11 @@ class Scheduler:
         self.started_at = 0.0
         self._source_failure: events.SourceFailed | None = None
         self._may_retire = settings.max_items is not None
-        self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers)
+        self._admission = Admission(settings.workers, self.stock.batches)
+        self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers, self._admission)
         self._out: list[Command] = []
         self._verdicts = Verdicts(plan, self.stock, self._out)
-        self._deaths = Deaths(plan, self.stock, self._verdicts, self._out, settings.crash_retries)
+        self._deaths = Deaths(plan, self.stock, self._verdicts, self._out, settings.crash_retries, self._on_suspect)
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.RunStarted: self._on_run_started,
             events.SourcePacked: self._on_source_packed,
@@ -102,8 +104,8 @@ class Scheduler:
             events.SourceFailed: self._on_source_failed,
             events.WorkerReady: self._on_worker_ready,
             events.WorkerBloated: self._on_worker_bloated,
-            events.MemoryTightened: self._on_memory,
-            events.MemoryEased: self._on_memory,
+            events.MemoryTightened: lambda event: self._admission.tighten(event.at, self.crew.active_processes),
+            events.MemoryEased: lambda event: self._admission.ease(event.at),
             events.WorkerDied: self._on_worker_died,
             events.StageBroken: self._on_stage_broken,
             events.StartFailed: self._on_start_failed,
@@ -244,7 +246,7 @@ class Scheduler:
     def _pull(self) -> None:
         """Ask the source for what the first chain can use (S2)."""
         settings, entrance = self.settings, self.plan.entrance
-        if self._dispatcher.is_tight and (self.stock.open_items or self.requested):
+        if self._admission.is_tight and (self.stock.open_items or self.requested):
             return
         sizer = min((self.sizers[chain] for chain in entrance), key=lambda sizer: sizer.size)
         buffer = self.backlog.buffer_of(entrance)
@@ -288,8 +290,8 @@ class Scheduler:
             worker.quota = 0
             self._may_retire = True
 
-    def _on_memory(self, event: events.MemoryTightened | events.MemoryEased) -> None:
-        self._dispatcher.is_tight = isinstance(event, events.MemoryTightened)
+    def _on_suspect(self, at: float, batch: Batch) -> None:
+        self._admission.suspect(at, batch, self.crew.active_processes + 1)
 
     def _on_worker_died(self, event: events.WorkerDied) -> None:
         worker = self.crew[event.worker_id]

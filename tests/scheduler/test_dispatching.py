@@ -7,6 +7,7 @@ from scheduler_model import Watch, check_end, run_to_the_end
 from scheduler_world import Death, Shape, StageShape, begin, pack_all
 
 from mpengine.scheduler import commands, events
+from mpengine.scheduler.admission import RAMP_S
 from mpengine.scheduler.batching import TARGET_S
 from mpengine.scheduler.scheduler import lead_bound
 
@@ -65,6 +66,12 @@ def test_p8_while_memory_is_tight_one_process_at_a_time_is_at_work():
     assert [len(worker.queue) for worker in world.workers] == [1, 0, 0]
 
     world.tell(events.MemoryEased)
+    world.advance(0)
+
+    assert [len(worker.queue) for worker in world.workers] == [1, 0, 0]  # J2: half of one is one
+
+    world.now += 2 * RAMP_S
+    world.advance(0)
 
     assert [len(worker.queue) > 0 for worker in world.workers] == [True, True, True]
     run_to_the_end(world, Watch(world))
