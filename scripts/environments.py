@@ -12,6 +12,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.11", "3.12", "3.13")
@@ -56,13 +60,14 @@ def _path_of(candidate: str, version: str) -> str | None:
     return path.strip() if found == version else None
 
 
-def environment(name: str, python: str, lock: Path, *, fresh: bool = False) -> Path:
+def environment(name: str, python: str, lock: Path, *, fresh: bool = False, lenient: bool = False) -> Path:
     """Return the folder with the programs of an environment that has what ``lock`` pins, and the package itself.
 
-    It is made anew when anything it was made from has changed, or was not finished.
+    It is made anew when anything it was made from has changed, or was not finished.  A ``lenient`` one does without
+    what will not install, and its file ``not-installed`` says what and why, a line each.
     """
     folder = ROOT / name
-    stamp, wanted = folder / "made-from", _fingerprint(python)
+    stamp, wanted = folder / "made-from", _fingerprint(python, lock)
     folder.mkdir(exist_ok=True)
     with (ROOT / f"{name}.lock").open("w") as guard:  # two scripts at once: the second one waits
         fcntl.flock(guard, fcntl.LOCK_EX)
@@ -71,24 +76,54 @@ def environment(name: str, python: str, lock: Path, *, fresh: bool = False) -> P
             shutil.rmtree(folder)
             _quietly(python, "-m", "venv", str(folder))
             inside = str(folder / "bin" / "python")
-            _quietly(inside, "-m", "pip", "install", "--no-deps", "--requirement", str(lock))
+            if lenient:
+                left_out = _install_what_can_be(inside, lock)
+                (folder / "not-installed").write_text("".join(line + "\n" for line in left_out))
+            else:
+                _quietly(inside, "-m", "pip", "install", "--no-deps", "--requirement", str(lock))
             # The pinned setuptools builds it, not one that pip would fetch for the occasion.
             package = ("--no-build-isolation", "--use-pep517", "--editable", str(ROOT))
             _quietly(inside, "-m", "pip", "install", "--no-deps", *package)
-            _quietly(inside, "-m", "pip", "check")
+            if not lenient:
+                _quietly(inside, "-m", "pip", "check")
             stamp.write_text(wanted)
     return folder / "bin"
 
 
-def _fingerprint(python: str) -> str:
+def _install_what_can_be(inside: str, lock: Path) -> list[str]:
+    """Install what a lock file pins, at one go or else one by one; return what failed, and why."""
+    install = [inside, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]
+    if _run([*install, "--requirement", str(lock)]).returncode == 0:
+        return []
+    left_out = []
+    for line in lock.read_text(encoding="utf-8").splitlines():
+        requirement = line.partition("#")[0].strip()
+        if requirement and (done := _run([*install, requirement])).returncode:
+            reasons = [said for said in done.stdout.splitlines() if said.startswith("ERROR")] or ["no reason given"]
+            left_out.append(f"{requirement}: {reasons[-1]}")
+    return left_out
+
+
+def _fingerprint(python: str, lock: Path) -> str:
     """Return a text that changes with everything an environment is made from."""
-    made_from = [*sorted((ROOT / "requirements").glob("*.lock")), ROOT / "setup.cfg", ROOT / "setup.py"]
+    made_from = [*_included(lock), ROOT / "setup.cfg", ROOT / "setup.py"]
     content = b"\0".join(path.read_bytes() for path in made_from)
     return f"{python} {hashlib.sha256(content).hexdigest()}\n"
 
 
+def _included(lock: Path) -> list[Path]:
+    """Return a lock file and those that it includes."""
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    return [lock, *(lock.parent / line.split()[1] for line in lines if line.startswith("-r "))]
+
+
 def _quietly(*command: str) -> None:
     """Run a command that must succeed; show what it said only if it does not."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = _run(command)
     if done.returncode:
         sys.exit("{}\n{}\nfailed with status {}".format(" ".join(command), done.stdout, done.returncode))
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command, and keep what it says."""
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
