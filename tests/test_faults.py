@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 PATIENCE_S = 20.0
 
 FAKES = """
+    import mmap
     import subprocess
     import threading
     from contextlib import contextmanager
@@ -49,6 +50,16 @@ FAKES = """
     def leaves(job):
         subprocess.Popen(["sleep", "600"], start_new_session=True)
         yield plainly(job)
+
+    @contextmanager
+    def hangs_with_a_named_semaphore(job):
+        name = f"/dev/shm/sem.{job.function.args[1].replace('/', '_')}"
+        with open(name, "w+b") as file:
+            file.write(bytes(32))
+            file.flush()
+            with mmap.mmap(file.fileno(), 32):
+                yield plainly(job)
+                threading.Event().wait()
 
     @contextmanager
     def is_not_there(job):
@@ -95,12 +106,12 @@ def judged(table):
     """Return the words for a run that ended, from the items that were delivered and the errors that were told."""
     items, driving, judging = table("items"), table("driving"), table("judging")
 
-    def words(delivered, *errors, fault="2", ended=True, left=()):
+    def words(delivered, *errors, fault="2", ended=True, hangs=False, left=()):
         events = [{"value": items.plain(item)} for item in delivered]
         events += [{"error": "RuntimeError", "text": "broken", "index": index} for index in errors]
         if ended:
             events.append({"ended": True})
-        seen = driving.Seen(fault, ended=True, status=0 if ended else -11, events=events, calls=300)
+        seen = driving.Seen(fault, ended=not hangs, status=0 if ended else -11, events=events, calls=300)
         seen.left, seen.left_by_items = [list(left)] * 2, [0, 0]
         return judging.verdict(seen)
 
@@ -123,6 +134,14 @@ def test_a_peer_that_loses_an_item_is_told_as_such(seen_of, table):
 @pytest.mark.slow
 def test_a_peer_that_does_not_end_hangs_and_is_ended(seen_of, table):
     assert table("judging").verdict(seen_of("hangs", "2", still_s=0.2)) == "hangs"
+
+
+@pytest.mark.slow
+def test_what_a_peer_has_in_shared_memory_goes_with_it(seen_of, table):
+    before = set(Path("/dev/shm").iterdir())
+
+    assert table("judging").verdict(seen_of("hangs_with_a_named_semaphore", "2", still_s=0.2)) == "hangs"
+    assert [path.name for path in set(Path("/dev/shm").iterdir()) - before if path.name.startswith("sem._")] == []
 
 
 @pytest.mark.slow
@@ -196,6 +215,11 @@ def test_a_control_run_that_loses_an_item_has_failed(judged):
 
 def test_a_program_that_ends_with_nothing_told_has_died(judged):
     assert judged(range(20), ended=False) == "program dies"
+
+
+def test_an_error_that_is_told_before_the_end_fails_to_come_is_not_forgotten(judged):
+    assert judged(range(36), None, ended=False, hangs=True) == "told, then hangs"
+    assert judged(range(36), ended=False, hangs=True) == "hangs"
 
 
 def test_a_source_that_raises_is_told_with_what_came_before(judged):

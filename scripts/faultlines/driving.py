@@ -76,6 +76,7 @@ class Family:
         self._known: set[psutil.Process] = set()
         self._strangers: set[psutil.Process] = set()
         self.pids: set[int] = set()
+        self.shared_memory: set[Path] = set()
 
     def look(self) -> None:
         """Find those that have come since."""
@@ -114,6 +115,7 @@ class Family:
             if not living:
                 return
             for process in living:
+                self.shared_memory |= _shared_memory_of(process)  # what would have tidied up is killed too
                 try:
                     process.kill()
                 except psutil.Error:
@@ -183,7 +185,7 @@ def run(peer: str, fault: str, limits: Limits, python_path: tuple[str, ...] = ()
             program.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        _tidy_shared_memory(family.pids)
+        _tidy_shared_memory(family)
 
 
 def _watched(program: subprocess.Popen[bytes], family: Family, seen: Seen, folder: Path, limits: Limits) -> Seen:
@@ -241,8 +243,19 @@ def _name(process: psutil.Process) -> str:
         return "?"
 
 
-def _tidy_shared_memory(pids: set[int]) -> None:
-    """Remove the names in shared memory that hold the number of a process of the cell."""
+def _shared_memory_of(process: psutil.Process) -> set[Path]:
+    """Return the names in shared memory that a process has in use."""
+    try:
+        lines = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    paths = {line.partition("/")[2] for line in lines if f" {SHARED_MEMORY}/" in line}
+    return {Path("/" + path) for path in paths if not path.endswith(" (deleted)")}
+
+
+def _tidy_shared_memory(family: Family) -> None:
+    """Remove the names in shared memory that processes of the cell used, or that hold the number of one."""
     for path in SHARED_MEMORY.iterdir():
-        if any(int(number) in pids for number in re.findall(r"[-_](\d+)[-_]", path.name)):
-            path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+        named = any(int(number) in family.pids for number in re.findall(r"[-_](\d+)[-_]", path.name))
+        if named or path in family.shared_memory:
+            path.unlink(missing_ok=True) if path.is_file() else shutil.rmtree(path, ignore_errors=True)

@@ -76,12 +76,10 @@ def verdict(seen: Seen) -> str:
         return "not installed"
     if seen.fault == items.CONTROL:
         return "well" if healthy(seen) else "control run failed"
-    if seen.fault == items.PARENT_KILLED:
-        return _left_after(seen) if seen.struck else "never busy"
-    if not seen.ended:
-        return "hangs" if seen.struck or seen.fault not in items.FROM_OUTSIDE else "never busy"
     if seen.fault in items.FROM_OUTSIDE:
-        return f"{seen.seconds:.1f} s, {_left_after(seen)}" if seen.struck else "ended before"
+        return _after_a_signal(seen)
+    if not seen.ended:
+        return "told, then hangs" if books(seen).errors else "hangs"
     if seen.fault == items.CONSUMER_STOPS:
         words = f"ends; {seen.calls:,} run" if _ended_well(seen) else "program fails"
     elif seen.fault == items.SOURCE_RAISES:
@@ -90,6 +88,16 @@ def verdict(seen: Seen) -> str:
     else:
         words = _fate(seen)
     return ", ".join([words, *_blemishes(seen)])
+
+
+def _after_a_signal(seen: Seen) -> str:
+    """Say what was left of a program that was sent a signal, and when it ended if that was its own to decide."""
+    if not seen.struck:
+        return "never busy"
+    if not seen.ended:
+        return "hangs"
+    left = _left_after(seen)
+    return left if seen.fault == items.PARENT_KILLED else f"{seen.seconds:.1f} s, {left}"
 
 
 def _fate(seen: Seen) -> str:
