@@ -76,7 +76,7 @@ class Family:
         self._known: set[psutil.Process] = set()
         self._strangers: set[psutil.Process] = set()
         self.pids: set[int] = set()
-        self.shared_memory: set[Path] = set()
+        self.shared_memory: set[int] = set()
 
     def look(self) -> None:
         """Find those that have come since."""
@@ -243,19 +243,21 @@ def _name(process: psutil.Process) -> str:
         return "?"
 
 
-def _shared_memory_of(process: psutil.Process) -> set[Path]:
-    """Return the names in shared memory that a process has in use."""
+def _shared_memory_of(process: psutil.Process) -> set[int]:
+    """Return the inodes in shared memory that a process has mapped; a semaphore's maker knows it by another name."""
     try:
         lines = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return set()
-    paths = {line.partition("/")[2] for line in lines if f" {SHARED_MEMORY}/" in line}
-    return {Path("/" + path) for path in paths if not path.endswith(" (deleted)")}
+    return {int(line.split()[4]) for line in lines if f" {SHARED_MEMORY}/" in line}
 
 
 def _tidy_shared_memory(family: Family) -> None:
     """Remove the names in shared memory that processes of the cell used, or that hold the number of one."""
     for path in SHARED_MEMORY.iterdir():
-        named = any(int(number) in family.pids for number in re.findall(r"[-_](\d+)[-_]", path.name))
-        if named or path in family.shared_memory:
+        try:
+            used = path.stat().st_ino in family.shared_memory
+        except FileNotFoundError:
+            continue
+        if used or any(int(number) in family.pids for number in re.findall(r"[-_](\d+)[-_]", path.name)):
             path.unlink(missing_ok=True) if path.is_file() else shutil.rmtree(path, ignore_errors=True)

@@ -7,6 +7,7 @@ adapter passes it on.  Leaving the context ends the library in the ordinary way.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -170,6 +171,9 @@ def pipevine(job: Job) -> Iterator[Iterator[Any]]:
 
     def outcomes() -> Iterator[Any]:
         yield from each(pipeline.iter(), ordered=False)
+        until = time.monotonic() + 2
+        while not pipeline.metrics.stop and time.monotonic() < until:  # they are counted by a thread, afterwards
+            time.sleep(0.01)
         if is_err(pipeline.result):
             yield Failure(None, repr(pipeline.result))
         elif pipeline.result.failed:
