@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mpengine.scheduler.batches import Batch
+    from mpengine.scheduler.crew import Crew
 
 RAMP_S = 5.0
 
@@ -24,25 +25,25 @@ class Admission:
     """Decides how many.
 
     Args:
-        workers: how many there are.
+        crew: the workers.
         unsettled: all batches that are under way, by number.
 
     Attributes:
         is_tight: whether there is hardly any memory left.
     """
 
-    def __init__(self, workers: int, unsettled: Mapping[int, Batch]) -> None:
+    def __init__(self, crew: Crew, unsettled: Mapping[int, Batch]) -> None:
         """Begin with as many as there are."""
-        self._workers = workers
+        self._crew = crew
         self._unsettled = unsettled
-        self._most = workers
+        self._most = self._workers = crew.processes
         self._since = 0.0
         self._suspects: list[Batch] = []
         self.is_tight = False
 
-    def tighten(self, at: float, active: int) -> None:
-        """Memory has become tight, with so many processes at work."""
-        self._halve(at, active)
+    def tighten(self, at: float) -> None:
+        """Memory has become tight."""
+        self._halve(at, self._crew.active_processes)
         self.is_tight = True
 
     def ease(self, at: float) -> None:
@@ -50,9 +51,9 @@ class Admission:
         self.is_tight = False
         self._since = at
 
-    def suspect(self, at: float, batch: Batch, active: int) -> None:
+    def suspect(self, at: float, batch: Batch) -> None:
         """The kernel has killed the worker of the only item of ``batch`` for want of memory (J3)."""
-        self._halve(at, active)
+        self._halve(at, self._crew.active_processes + 1)
         self._suspects.append(batch)
 
     def _halve(self, at: float, active: int) -> None:

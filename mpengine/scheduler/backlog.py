@@ -19,12 +19,14 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from mpengine.scheduler.batching import MAX_BATCH
+from mpengine.scheduler.crew import CREDIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mpengine.plan import ChainPlan
+    from mpengine.plan import ChainPlan, Plan
     from mpengine.scheduler.batches import Batch
+    from mpengine.scheduler.scheduler import Settings
 
 
 class Backlog:
@@ -123,3 +125,10 @@ class Backlog:
         """Return how many items wait before one chain, or are in a mix of several."""
         merging = self._chains[chains[0]].joined_by
         return self.waiting[chains[0]] if merging is None else self.alive[merging]
+
+
+def lead_bound(plan: Plan, settings: Settings) -> int:
+    """Return how many items the source may ever be ahead of what has left: every buffer, and what workers hold."""
+    buffers = sum(chain.buffer for chain in plan.chains) + settings.out_buffer
+    workers = settings.workers + sum(chain.seats for chain in plan.chains)
+    return buffers + workers * CREDIT * min(MAX_BATCH, plan.chains[0].buffer)

@@ -103,6 +103,11 @@ class Crew:
         return [worker for worker in self.workers if worker.is_ready and worker.active == 0]
 
     @property
+    def processes(self) -> int:
+        """How many slots are those of processes."""
+        return sum(worker.only is None for worker in self.workers)
+
+    @property
     def active_processes(self) -> int:
         """How many processes are at work."""
         return sum(worker.active > 0 and worker.only is None for worker in self.workers)

@@ -27,9 +27,8 @@ from mpengine.scheduler.events import Ending
 from mpengine.scheduler.lifecycles import BatchState, WorkerMove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mpengine.plan import ChainPlan, Plan
+    from mpengine.scheduler.admission import Admission
     from mpengine.scheduler.batches import Batch
     from mpengine.scheduler.commands import Command
     from mpengine.scheduler.crew import Worker
@@ -51,15 +50,15 @@ class Deaths:
         verdicts: gets the items that are given up.
         out: gets the commands.
         crash_retries: how many further deaths an item may cause after its first.
-        suspect: told of an item whose worker was killed for want of memory, and when; it is run again.
+        admission: told of items whose workers were killed for want of memory, and that are run again.
     """
 
     def __init__(
         self, plan: Plan, stock: Stock, verdicts: Verdicts, out: list[Command], crash_retries: int,
-        suspect: Callable[[float, Batch], object],
+        admission: Admission,
     ) -> None:  # fmt: skip
         """Begin without a death."""
-        self._suspect = suspect
+        self._admission = admission
         self._plan = plan
         self._stock = stock
         self._verdicts = verdicts
@@ -143,7 +142,7 @@ class Deaths:
         elif batch.deaths > max(self._crash_retries, event.is_oom):  # R3
             self._give_up(batch, place, event, f"the worker died ({_tell(event)}), {batch.deaths} times with this item")
         elif event.is_oom:
-            self._suspect(event.at, batch)
+            self._admission.suspect(event.at, batch)
 
     def _blame_timeout(self, batch: Batch, place: int, event: events.WorkerDied, *, is_over: bool) -> None:
         """The time of an item was up: another attempt, if its stage has any left (R5)."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mpengine.policies import ErrorPolicy
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.admission import Admission
+from mpengine.scheduler.backlog import lead_bound
 from mpengine.scheduler.batching import MAX_BATCH, BatchSizer
 from mpengine.scheduler.crew import CREDIT, Crew
 from mpengine.scheduler.deaths import Deaths
@@ -92,11 +93,11 @@ class Scheduler:
         self.started_at = 0.0
         self._source_failure: events.SourceFailed | None = None
         self._may_retire = settings.max_items is not None
-        self._admission = Admission(settings.workers, self.stock.batches)
+        self._admission = Admission(self.crew, self.stock.batches)
         self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers, self._admission)
         self._out: list[Command] = []
         self._verdicts = Verdicts(plan, self.stock, self._out)
-        self._deaths = Deaths(plan, self.stock, self._verdicts, self._out, settings.crash_retries, self._on_suspect)
+        self._deaths = Deaths(plan, self.stock, self._verdicts, self._out, settings.crash_retries, self._admission)
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.RunStarted: self._on_run_started,
             events.SourcePacked: self._on_source_packed,
@@ -104,7 +105,7 @@ class Scheduler:
             events.SourceFailed: self._on_source_failed,
             events.WorkerReady: self._on_worker_ready,
             events.WorkerBloated: self._on_worker_bloated,
-            events.MemoryTightened: lambda event: self._admission.tighten(event.at, self.crew.active_processes),
+            events.MemoryTightened: lambda event: self._admission.tighten(event.at),
             events.MemoryEased: lambda event: self._admission.ease(event.at),
             events.WorkerDied: self._on_worker_died,
             events.StageBroken: self._on_stage_broken,
@@ -290,9 +291,6 @@ class Scheduler:
             worker.quota = 0
             self._may_retire = True
 
-    def _on_suspect(self, at: float, batch: Batch) -> None:
-        self._admission.suspect(at, batch, self.crew.active_processes + 1)
-
     def _on_worker_died(self, event: events.WorkerDied) -> None:
         worker = self.crew[event.worker_id]
         was_ready, was_leaving = worker.is_ready, worker.life is WorkerLife.LEAVING
@@ -399,10 +397,3 @@ class Scheduler:
         if ending is not None:
             error = ending.error if ending.failure is None else ending.failure.failure.error
             self._cancel(ending.reason, error, ending.failure)
-
-
-def lead_bound(plan: Plan, settings: Settings) -> int:
-    """Return how many items the source may ever be ahead of what has left: every buffer, and what workers hold."""
-    buffers = sum(chain.buffer for chain in plan.chains) + settings.out_buffer
-    workers = settings.workers + sum(chain.seats for chain in plan.chains)
-    return buffers + workers * CREDIT * min(MAX_BATCH, plan.chains[0].buffer)

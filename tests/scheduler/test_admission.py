@@ -15,8 +15,13 @@ def unsettled():
 
 
 @pytest.fixture
-def admission(unsettled):
-    return Admission(8, unsettled)
+def crew():
+    return SimpleNamespace(processes=8, active_processes=8)
+
+
+@pytest.fixture
+def admission(crew, unsettled):
+    return Admission(crew, unsettled)
 
 
 def test_as_many_as_there_are_while_nothing_is_wrong(admission):
@@ -24,8 +29,9 @@ def test_as_many_as_there_are_while_nothing_is_wrong(admission):
     assert not admission.is_limited(0.0)
 
 
-def test_one_while_it_is_tight_and_then_half_of_what_was_and_more_by_and_by_j1_j2(admission):
-    admission.tighten(10.0, active=6)
+def test_one_while_it_is_tight_and_then_half_of_what_was_and_more_by_and_by_j1_j2(admission, crew):
+    crew.active_processes = 6
+    admission.tighten(10.0)
     assert admission.most(10.0 + 100 * RAMP_S) == 1
     admission.ease(20.0)
     most = [admission.most(20.0 + seconds * RAMP_S) for seconds in (0, 0.9, 1, 2.5, 5, 99)]
@@ -35,22 +41,23 @@ def test_one_while_it_is_tight_and_then_half_of_what_was_and_more_by_and_by_j1_j
 
 def test_it_gets_fewer_each_time_and_never_none_j2(admission):
     for most in (4, 2, 1, 1):
-        admission.tighten(0.0, active=8)
+        admission.tighten(0.0)
         admission.ease(0.0)
         assert admission.most(0.0) == most
 
 
 def test_what_had_come_back_by_then_is_what_is_halved_j2(admission):
-    admission.tighten(0.0, active=8)
+    admission.tighten(0.0)
     admission.ease(0.0)
-    admission.tighten(2 * RAMP_S, active=6)
+    admission.tighten(2 * RAMP_S)
     admission.ease(2 * RAMP_S)
     assert admission.most(2 * RAMP_S) == 3
 
 
-def test_one_until_the_suspect_is_settled_j3(admission, unsettled):
+def test_one_until_the_suspect_is_settled_j3(admission, crew, unsettled):
     batch = unsettled[7] = SimpleNamespace(batch_id=7)
-    admission.suspect(0.0, batch, active=8)
+    crew.active_processes = 7  # the eighth was killed
+    admission.suspect(0.0, batch)
     assert admission.most(99 * RAMP_S) == 1
     del unsettled[7]
     assert admission.most(RAMP_S) == 5

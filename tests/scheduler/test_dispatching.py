@@ -8,8 +8,8 @@ from scheduler_world import Death, Shape, StageShape, begin, pack_all
 
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.admission import RAMP_S
+from mpengine.scheduler.backlog import lead_bound
 from mpengine.scheduler.batching import TARGET_S
-from mpengine.scheduler.scheduler import lead_bound
 
 
 def resumed(world):
