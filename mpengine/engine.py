@@ -17,6 +17,7 @@ from mpengine.coordinator.opening import on_loop
 from mpengine.coordinator.publishing import Publisher
 from mpengine.coordinator.run import Run, RunOptions, close_backend
 from mpengine.coordinator.scribe import Scribe
+from mpengine.coordinator.signals import signals_held
 from mpengine.coordinator.stream import ResultStream
 from mpengine.errors import EngineClosedError, EngineError
 from mpengine.metrics import Snapshot
@@ -147,11 +148,11 @@ class Engine:
             except BaseException as error:  # noqa: BLE001 - Ctrl-C in user code of this thread; becomes the result
                 run.cancel(type(error).__name__, error)
             result = run.conclude().with_values(values)
-        if isinstance(result, Err) and isinstance(result.cause, Exception):
-            # For whoever does not look at the result.
-            self._scribe.note(logging.WARNING, "the run has failed: %s", result.reason)
-            self._scribe.close()
-        return result
+            if isinstance(result, Err) and isinstance(result.cause, Exception):
+                # For whoever does not look at the result.
+                self._scribe.note(logging.WARNING, "the run has failed: %s", result.reason)
+                self._scribe.close()
+        return run.with_interrupt(result)
 
     async def arun(self, stages: Stages, source: object = None, *, collect: bool = True) -> Ok | Err:
         """Run a pipeline to its end, as ``run`` does, while the caller's event loop goes on.
@@ -213,9 +214,14 @@ class Engine:
         if pipeline.cancelled is not None:
             raise EngineError(pipeline.cancelled)
         run = self._make_run(pipeline)
-        with run.watch_signals():
-            self._start(run, pipeline)
-        return ResultStream(run)
+        try:
+            with run.watch_signals():
+                self._start(run, pipeline)
+            return ResultStream(run)
+        except BaseException as error:  # Ctrl-C, after the start of the run and before there is anybody to end it
+            if self._run is run:
+                run.end(type(error).__name__, error)
+            raise
 
     def map(self, fn: Callable[..., Any] | Stage, iterable: Iterable[Any], **stage_options: Any) -> ResultStream:
         """Return ``fn`` of each item as results come: a pipeline of one stage.
@@ -355,6 +361,11 @@ class Engine:
         """The arguments that ``mpengine.monitor.board.attach`` takes in any process; None until there is a board."""
         return self._publisher.address if os.getpid() == self._pid else None
 
+    def _hurry(self) -> None:
+        backend = self._backend
+        if backend is not None:
+            backend.hurry()
+
     def pids(self) -> list[int]:
         """Return the process numbers of the live workers, in no order; none inline.  From any thread."""
         backend = self._backend
@@ -365,15 +376,15 @@ class Engine:
         self._is_closed = True
         if os.getpid() != self._pid:
             return  # a forked child's copy: the workers are the parent's
-        run = self._run
-        if run is not None:
-            run.cancel("the engine was closed")
-            run.conclude()
-            if run.result is None:
-                return  # closed from within the run: whoever concludes it lets the workers go (_end)
-        with self._starting:
-            backend, self._backend = self._backend, None
-        self._let_go(backend)
+        with signals_held(self._hurry):
+            run = self._run
+            if run is not None:
+                run.end("the engine was closed")
+                if run.result is None:
+                    return  # closed from within the run: whoever concludes it lets the workers go (_end)
+            with self._starting:
+                backend, self._backend = self._backend, None
+            self._let_go(backend)
 
     def __repr__(self) -> str:
         """Return what tells engines apart."""

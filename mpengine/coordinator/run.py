@@ -7,12 +7,13 @@ runs user code, and tells the loop what it has taken, which is what lets more of
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import threading
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mpengine.coordinator.feed import Feed, InlineFeed, ThreadedFeed
@@ -20,7 +21,7 @@ from mpengine.coordinator.handlers import InlineHandlers, ThreadedHandlers
 from mpengine.coordinator.loop import Coordinator
 from mpengine.coordinator.opening import length_of
 from mpengine.coordinator.outlet import Delivery, End
-from mpengine.coordinator.signals import graceful_signals, sigpipe_blocked
+from mpengine.coordinator.signals import graceful_signals, signals_held, sigpipe_blocked
 from mpengine.ipc.codec import Broken, PlainCodec, Salvaged
 from mpengine.policies import ErrorPolicy
 from mpengine.results import Err, ItemError, Ok, Report
@@ -135,6 +136,7 @@ class Run:
         self._has_started = threading.Event()
         self._is_abandoned = False
         self._has_seen_off = False
+        self._interrupt: tuple[str, BaseException] | None = None  # the first signal while somebody watched for them
         self.result: Ok | Err | None = None
 
     @property
@@ -149,7 +151,18 @@ class Run:
 
     def watch_signals(self) -> AbstractContextManager[None]:
         """Return a context in which Ctrl-C and SIGTERM cancel the run in order, and once more at once."""
-        return graceful_signals(self.cancel, self.hurry, self._runs_user_code)
+        return graceful_signals(self._cancel_by_signal, self.hurry, self._runs_user_code)
+
+    def _cancel_by_signal(self, name: str, error: BaseException) -> None:
+        self._interrupt = self._interrupt or (name, error)
+        self.cancel(name, error)
+
+    def with_interrupt(self, result: Ok | Err) -> Ok | Err:
+        """Return ``result``, as an ``Err`` if a signal came that was too late to cancel anything: none is lost."""
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is None or isinstance(result, Err):
+            return result
+        return Err(*interrupt, replace(result.report, ok=False))
 
     def _runs_user_code(self) -> bool:
         return self.backend.runs_user_code or self._feed.runs_user_code or self._handlers.runs_user_code
@@ -194,6 +207,24 @@ class Run:
         if self.backend.in_caller:
             self.backend.cancel()  # the loop cannot: it is inside the stage function that asks cancelled()
             self._feed.interrupt()  # or it waits for an item
+
+    def end(self, reason: str, error: BaseException | None = None) -> None:
+        """Cancel what still goes on, and conclude it.
+
+        Args:
+            reason: as for ``cancel``.
+            error: what ends it, which the caller raises; None: nothing.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: as ``conclude``; or what came before it and nobody has been told of.
+        """
+        with signals_held(self.hurry):  # or one that came in between would leave the run cancelled and never concluded
+            self.cancel(reason, error)
+            self.conclude()
+        if self.result is not None and self._interrupt is not None:
+            (_, interrupt), self._interrupt = self._interrupt, None
+            if error is None:
+                raise interrupt
 
     def hurry(self) -> None:
         """Give up all patience with workers; from any thread or signal handler."""
@@ -296,6 +327,10 @@ class Run:
 
         What was handed over and not taken by now is left behind.  May be called by another thread than the consumer's,
         which then meets the end as well.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came meanwhile, where nobody watches for them; the run is
+                concluded all the same.
         """
         me = threading.current_thread()
         if me in (self._starter, self._stepper, self._concluder) or os.getpid() != self._pid:
@@ -306,7 +341,7 @@ class Run:
             # The collector cleans up somebody's abandoned iterator on a thread of ours, which cannot wait for itself.
             self._is_abandoned = True
             return Err("abandoned", None, Report(ok=False))
-        with graceful_signals(lambda *_: self.hurry(), self.hurry), self._concluding:
+        with signals_held(self.hurry), self._concluding:
             return self._conclude()
 
     def _conclude(self) -> Ok | Err:
@@ -377,10 +412,11 @@ def close_backend(backend: Backend | None) -> None:
 
 def _end_live_runs() -> None:
     """The interpreter is about to exit: end what nobody has ended."""
-    for run in [run for run in _live if run.is_here]:
-        run.cancel("the interpreter exits")
-        run.hurry()
-        run.conclude()
+    with contextlib.ExitStack() as stack:  # whatever one of them raises, the others are ended too
+        for run in [run for run in _live if run.is_here]:
+            run.cancel("the interpreter exits")
+            run.hurry()
+            stack.callback(run.conclude)
 
 
 atexit.register(_end_live_runs)

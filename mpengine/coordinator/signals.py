@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM while a run waits in the main thread: the first cancels in order, the next one at once."""
+"""Ctrl-C and SIGTERM while a run waits in the main thread: the first cancels in order, the next one at once.
+
+None is lost: one that comes too late to cancel anything is an ending all the same (``Run.with_interrupt``), and one
+that comes while something is being seen off is raised when that is done.
+"""
 
 from __future__ import annotations
 
@@ -65,5 +69,32 @@ def graceful_signals(
                 before[signum] = signal.signal(signum, on_signal)
         yield
     finally:
-        for signum, handler in before.items():
+        # The last to be taken over is the first to be given back: once Ctrl-C raises again, it may do so right here.
+        for signum, handler in reversed(before.items()):
             signal.signal(signum, handler)
+
+
+@contextlib.contextmanager
+def signals_held(hurry: Callable[[], None]) -> Iterator[None]:
+    """Have what ends something come to its end: a signal makes it hurry, and is raised when the context is left.
+
+    Only where a signal is at its default, as for ``graceful_signals``.
+
+    Args:
+        hurry: called for every signal, in the signal handler.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came meanwhile.
+    """
+    held: list[BaseException] = []
+
+    def hold(_: str, error: BaseException) -> None:
+        held.append(error)
+        hurry()
+
+    try:
+        with graceful_signals(hold, hurry):
+            yield
+    finally:
+        if held:
+            raise held[0]

@@ -35,7 +35,19 @@ class _Batches(Iterator[Iterator[Any]]):
             msg = "these results belong to the process that this one was forked from"
             raise EngineError(msg)
         with self._taking:  # and no loop in here: Python 3.13 would leave its jump out, and the lock taken
+            return self._filled_or_over()
+
+    def _filled_or_over(self) -> Iterator[Any]:
+        try:
             return self._filled()
+        except StopIteration:
+            raise
+        except BaseException as error:  # Ctrl-C, most likely: in order now, and at once if it comes again
+            # Wherever it came, it may have taken a list of results along: who goes on must not miss it in silence.
+            self._is_over = True
+            if self._run.result is None:
+                self._run.end("SIGINT" if isinstance(error, KeyboardInterrupt) else type(error).__name__, error)
+            raise
 
     def _filled(self) -> Iterator[Any]:
         while not operator.length_hint(self._current):
@@ -49,31 +61,25 @@ class _Batches(Iterator[Iterator[Any]]):
         if batch is not None:
             return batch
         self._is_over = True
-        result = self._run.conclude()
+        result = self._run.with_interrupt(self._run.conclude())
         if isinstance(result, Err):
             raise result.exception()
         raise StopIteration
 
     def _next(self) -> list[Any] | None:
-        try:
-            if self._run.in_caller:
-                with self._run.watch_signals():
-                    return self._run.next_batch()
+        if not self._run.in_caller:
             return self._run.next_batch()
-        except BaseException as error:  # Ctrl-C, most likely: in order now, and at once if it comes again
-            self._is_over = True
-            self._run.cancel("SIGINT" if isinstance(error, KeyboardInterrupt) else type(error).__name__, error)
-            self._run.conclude()
-            raise
+        with self._run.watch_signals():
+            return self._run.next_batch()
 
     def close(self) -> None:
         self._is_over = True
         if self._run.result is None and self._run.is_here:
-            self._run.cancel("the results were not wanted any more")
-            self._run.conclude()
+            self._run.end("the results were not wanted any more")
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_run"):  # else Ctrl-C came before it was made
+            self.close()
 
 
 class ResultStream(Iterator[Any]):
