@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +16,8 @@ from mpengine.backends import make_backend
 from mpengine.backends.cores import available_cores
 from mpengine.coordinator.opening import on_loop
 from mpengine.coordinator.publishing import Publisher
-from mpengine.coordinator.run import Run, RunOptions, close_backend
+from mpengine.coordinator.run import Run, close_backend
+from mpengine.coordinator.runoptions import RunOptions
 from mpengine.coordinator.scribe import Scribe
 from mpengine.coordinator.signals import signals_held
 from mpengine.coordinator.stream import ResultStream
@@ -32,7 +34,6 @@ from mpengine.stages import stage as make_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import TracebackType
 
     from mpengine.backends.base import Backend
     from mpengine.coordinator.awaiting import AsyncResultStream, Consumer, Entrance
@@ -214,14 +215,7 @@ class Engine:
         if pipeline.cancelled is not None:
             raise EngineError(pipeline.cancelled)
         run = self._make_run(pipeline)
-        try:
-            with run.watch_signals():
-                self._start(run, pipeline)
-            return ResultStream(run)
-        except BaseException as error:  # Ctrl-C, after the start of the run and before there is anybody to end it
-            if self._run is run:
-                run.end(type(error).__name__, error)
-            raise
+        return ResultStream.begun(run, lambda: self._start(run, pipeline))
 
     def map(self, fn: Callable[..., Any] | Stage, iterable: Iterable[Any], **stage_options: Any) -> ResultStream:
         """Return ``fn`` of each item as results come: a pipeline of one stage.
@@ -289,15 +283,18 @@ class Engine:
                 self._publisher.begin(run.snapshot)
 
     def _check_free(self) -> None:
-        if os.getpid() != self._pid:
-            msg = "this engine belongs to the process that this one was forked from; make one of its own"
-            raise EngineError(msg)
         if self._is_closed:
             msg = "the engine is closed"
             raise EngineClosedError(msg)
-        if self._run is not None:
+        if os.getpid() != self._pid:
+            msg = "this engine belongs to the process that this one was forked from; make one of its own"
+        elif sys.is_finalizing():  # a thread that is started now never runs, and would be waited for
+            msg = "the interpreter is shutting down, and no run begins any more; atexit is not too late for one"
+        elif self._run is not None:
             msg = "this engine runs a pipeline already; it runs one at a time (an iterator that is still open is a run)"
-            raise EngineError(msg)
+        else:
+            return
+        raise EngineError(msg)
 
     def _end(self, run: Run, pipeline: Pipeline) -> None:
         """A run is over: keep its last figures, and let the workers go unless they are to stay warm."""
@@ -361,11 +358,6 @@ class Engine:
         """The arguments that ``mpengine.monitor.board.attach`` takes in any process; None until there is a board."""
         return self._publisher.address if os.getpid() == self._pid else None
 
-    def _hurry(self) -> None:
-        backend = self._backend
-        if backend is not None:
-            backend.hurry()
-
     def pids(self) -> list[int]:
         """Return the process numbers of the live workers, in no order; none inline.  From any thread."""
         backend = self._backend
@@ -376,7 +368,7 @@ class Engine:
         self._is_closed = True
         if os.getpid() != self._pid:
             return  # a forked child's copy: the workers are the parent's
-        with signals_held(self._hurry):
+        with signals_held(lambda: None if self._backend is None else self._backend.hurry()):
             run = self._run
             if run is not None:
                 run.end("the engine was closed")
@@ -403,8 +395,6 @@ class Engine:
         self._is_warm = True
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the engine."""
         self.close()

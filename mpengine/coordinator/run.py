@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mpengine.coordinator.feed import Feed, InlineFeed, ThreadedFeed
@@ -28,7 +28,6 @@ from mpengine.results import Err, ItemError, Ok, Report
 from mpengine.scheduler import events
 from mpengine.scheduler.commands import ReportFailure
 from mpengine.scheduler.scheduler import Scheduler, Settings
-from mpengine.settings import DEFAULT_MAX_BYTES
 from mpengine.worker.chain import UNREADABLE, format_traceback, summarize
 
 if TYPE_CHECKING:
@@ -36,54 +35,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mpengine.backends.base import Backend
-    from mpengine.coordinator.scribe import Scribe
+    from mpengine.coordinator.runoptions import RunOptions
     from mpengine.metrics import Snapshot
     from mpengine.plan import Plan
-    from mpengine.settings import EngineOptions
 
 _live: weakref.WeakSet[Run] = weakref.WeakSet()
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a run goes about it.
-
-    Attributes:
-        workers: how many slots.
-        ordered: whether results come in input order.
-        out_buffer: results that may wait for the consumer.
-        crash_retries: further deaths an item may cause.
-        max_items: a worker's process is replaced after so many items; None: never.
-        max_bytes: payloads under way may weigh so much.
-        grace_s: seconds for workers that are to leave.
-        keep: whether workers stay for another run.
-        scribe: logs.
-    """
-
-    workers: int
-    ordered: bool
-    out_buffer: int
-    crash_retries: int
-    max_items: int | None
-    max_bytes: int
-    grace_s: float
-    keep: bool
-    scribe: Scribe
-
-    @classmethod
-    def chosen(cls, options: EngineOptions, workers: int, *, keep: bool, scribe: Scribe) -> RunOptions:
-        """Return what an engine's options come to for one run."""
-        return cls(
-            workers=workers,
-            ordered=options.ordered,
-            out_buffer=options.items_waiting,
-            crash_retries=options.crash_retries,
-            max_items=options.max_items_per_worker,
-            max_bytes=options.max_bytes or DEFAULT_MAX_BYTES,
-            grace_s=float(options.grace_s),
-            keep=keep,
-            scribe=scribe,
-        )
 
 
 class Run:
@@ -143,6 +99,11 @@ class Run:
     def is_here(self) -> bool:
         """Whether this is the process that the run belongs to, and not a child that was forked from it."""
         return os.getpid() == self._pid
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has been started and not concluded."""
+        return self in _live
 
     @property
     def in_caller(self) -> bool:

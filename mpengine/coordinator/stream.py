@@ -12,6 +12,8 @@ from mpengine.errors import EngineError
 from mpengine.results import Err
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mpengine.coordinator.run import Run
     from mpengine.metrics import Snapshot
     from mpengine.results import Ok
@@ -93,6 +95,18 @@ class ResultStream(Iterator[Any]):
         self._run = run
         self._batches = _Batches(run)
         self._values = itertools.chain.from_iterable(self._batches)
+
+    @classmethod
+    def begun(cls, run: Run, start: Callable[[], None]) -> Self:
+        """Start a run and return its results; whatever comes in between, Ctrl-C too, ends the run."""
+        try:
+            with run.watch_signals():
+                start()
+            return cls(run)
+        except BaseException as error:
+            if run.goes_on:
+                run.end(type(error).__name__, error)
+            raise
 
     def __iter__(self) -> Iterator[Any]:  # noqa: PYI034 - not itself, see below
         """Return the iterator."""
