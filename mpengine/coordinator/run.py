@@ -22,6 +22,7 @@ from mpengine.coordinator.loop import Coordinator
 from mpengine.coordinator.opening import length_of
 from mpengine.coordinator.outlet import Delivery, End
 from mpengine.coordinator.signals import graceful_signals, signals_held, sigpipe_blocked
+from mpengine.errors import EngineError
 from mpengine.ipc.codec import Broken, PlainCodec, Salvaged
 from mpengine.policies import ErrorPolicy
 from mpengine.results import Err, ItemError, Ok, Report
@@ -133,6 +134,7 @@ class Run:
 
         Raises:
             PipelineError: the stages will not travel.
+            EngineError: no thread can be started.
         """
         try:
             with sigpipe_blocked():
@@ -144,11 +146,20 @@ class Run:
                 except BaseException as error:  # noqa: BLE001 - Ctrl-C while the source is first pulled; the same
                     self.cancel(type(error).__name__, error)
             if not self.backend.in_caller:
-                self._thread.start()
+                self._start_thread()
         finally:
             self._has_started.set()
             self._starter = None
         _live.add(self)
+
+    def _start_thread(self) -> None:
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # there are too many, or the interpreter is on its way out
+            self._coordinator.give_up(error)
+            self._coordinator.see_off(keep=False, grace_s=self._options.grace_s)
+            msg = f"a run needs threads, and none can be started: {error}"
+            raise EngineError(msg) from error
 
     def _body(self) -> None:
         # A writer whose reader has died is told by an error; where the program has SIGPIPE at its default, a signal
