@@ -12,6 +12,7 @@ import pytest
 from mpengine.backends.process import ProcessBackend
 from mpengine.coordinator import signals
 from mpengine.coordinator.loop import Coordinator
+from mpengine.coordinator.run import Run
 from mpengine.coordinator.signals import graceful_signals, signals_held
 
 pytestmark = pytest.mark.slow
@@ -199,6 +200,23 @@ def test_a_signal_that_comes_while_a_run_is_seen_off_is_raised_when_that_is_done
     assert results.result is not None
     assert engine.pids() == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_just_behind_the_cancel_leaves_no_run_that_nobody_concludes(make_engine, monkeypatch):
+    engine = make_engine("fork")
+    cancel = Run.cancel
+
+    def cancel_interrupted(run, *args):
+        cancel(run, *args)
+        signal.raise_signal(signal.SIGINT)
+
+    results = engine.iter([itertools.count(), stages.keep])
+    next(results)
+    monkeypatch.setattr(Run, "cancel", cancel_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        results.close()
+    assert results.result.reason == "the results were not wanted any more"
+    assert engine.pids() == []
 
 
 def test_a_signal_that_comes_while_warm_workers_are_let_go_is_raised_when_they_are_gone(make_engine, monkeypatch):
