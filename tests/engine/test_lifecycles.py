@@ -9,17 +9,23 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import engine_stages as stages
 import psutil
 import pytest
-from conftest import environment
 
 from mpengine import Engine, EngineError
 
 pytestmark = pytest.mark.slow
 
 PATIENCE_S = 20
+ROOT = Path(__file__).parents[2]
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
 
 # ---------------------------------------------------------------------- the interpreter ends
 
@@ -400,7 +406,7 @@ def test_developers_mode_and_the_programs_own_faulthandler_stay_as_they_were(tmp
 
 
 def test_an_isolated_interpreter_runs_it_too(tmp_path):
-    program = f"import sys; sys.path.insert(0, {os.fspath(environment()['PYTHONPATH'])!r})\n{PLAIN}"
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{PLAIN}"
     done = subprocess.run(
         [sys.executable, "-I", "-"], input=program, cwd=tmp_path,
         capture_output=True, text=True, timeout=PATIENCE_S, check=False,
