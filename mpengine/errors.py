@@ -7,6 +7,14 @@ All of them pickle, because any of them may cross from a worker to the coordinat
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_SET_CAUSE: Final[Callable[[BaseException, BaseException], None]] = vars(BaseException)["__cause__"].__set__
+
 
 class EngineError(Exception):
     """Root of the package's errors."""
@@ -66,5 +74,6 @@ class RemoteTraceback(Exception):  # noqa: N818 - named as concurrent.futures na
 
 def with_remote_traceback(error: BaseException, text: str) -> BaseException:
     """Return ``error`` with the worker's traceback as its cause, so that raising it shows where it came from."""
-    error.__cause__ = RemoteTraceback(text)
+    # Not by assignment: its class may have a __setattr__ of its own that refuses, as a frozen dataclass has.
+    _SET_CAUSE(error, RemoteTraceback(text))
     return error

@@ -96,7 +96,7 @@ class Retry:
 
     def is_worth_it(self, error: BaseException, attempts: int) -> bool:
         """Whether ``error``, met in attempt number ``attempts`` (from 1), is followed by another attempt."""
-        return attempts <= self.attempts and isinstance(error, self.on)
+        return attempts <= self.attempts and issubclass(type(error), self.on)  # isinstance() would ask the error
 
     def wait_s(self, attempts: int, drawn: float = 0.0) -> float:
         """Return the seconds to wait after attempt number ``attempts`` (from 1).

@@ -58,8 +58,9 @@ class JsonLinesSink:
         """
         try:
             line = json.dumps(value, allow_nan=False, default=_plain)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise SinkError(f"value {self._written} of type {_name(value)} is not JSON: {error}") from error
+        except Exception as error:
+            msg = f"value {self._written} of type {_name(value)} is not JSON: {bounded_text(error)}"
+            raise SinkError(msg) from error
         self.write_bytes(line.encode("ascii") + b"\n")
         self._written += 1
 

@@ -289,6 +289,8 @@ def _takes_state(fn: StageFunction) -> bool:
         parameters = list(inspect.signature(fn).parameters.values())
     except (TypeError, ValueError):
         return False  # some C functions do not tell; they take one item
+    except Exception:  # noqa: BLE001 - asking compares, which is user code in an object that can be called
+        return _takes_state(functools.partial(type(fn).__call__, None))
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) < 2:  # noqa: PLR2004 - item and state
         return False

@@ -55,7 +55,7 @@ class AsyncPull(Interruptible):
             if not self._is_interrupted:
                 raise  # A3
             item = _END
-        if isinstance(item, _Cancelled):
+        if type(item) is _Cancelled:  # isinstance() would ask the item
             # As it is, it would look like the cancellation of whoever meets it at the other end of the pipeline.
             raise EngineError("the async source was cancelled, and not by its run") from item.error
         if item is _END:

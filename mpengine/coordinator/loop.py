@@ -172,9 +172,9 @@ class Coordinator:
         if self._cancel.failure is not None:
             return self.failures.item_error(self._cancel.failure).error
         error: Any = self._cancel.error
-        if isinstance(error, tuple):  # a broken stage: the pickled exception, and its traceback
+        if type(error) is tuple:  # a broken stage: the pickled exception, and its traceback; isinstance() would ask it
             return restore(error[0], self._cancel.reason, error[1])
-        if isinstance(error, str):
+        if type(error) is str:
             return restore(None, self._cancel.reason, error)
         return None if error is None else restore(error, self._cancel.reason, "")
 
