@@ -82,10 +82,15 @@ class PickleCodec:
         """See ``Codec``; a list comes from a thread of this process, and has never been packed."""
         if isinstance(payload, list):
             return payload
-        with contextlib.suppress(Exception):  # told item by item
+        try:
             items: list[Any] = pickle.loads(payload)  # noqa: S301 - our own workers' bytes
-            return items
-        return salvage(payload)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # told item by item
+            items = salvage(payload)
+            if not isinstance(error, Exception) and not any(type(item) is Broken for item in items):
+                raise  # no item's doing: a signal handler of the program wants it to end
+        return items
 
     def weigh(self, payload: Buffer) -> int:
         """See ``Codec``."""
@@ -138,13 +143,13 @@ def load_error(dumped: Buffer | None, summary: str) -> BaseException:
     """Return the exception, or a ``StageError`` with ``summary`` when it did not survive the trip."""
     if dumped is not None:
         try:
-            error = pickle.loads(dumped)  # noqa: S301 - our own workers' bytes
+            error: BaseException = pickle.loads(dumped)  # noqa: S301 - our own workers' bytes
+            if issubclass(type(error), BaseException):  # isinstance() would ask what is none for its __class__
+                return error
         except KeyboardInterrupt:
             raise
-        except BaseException:  # noqa: BLE001 - a picky __init__ raises whatever it likes; the stand-in tells the name
-            error = None
-        if isinstance(error, BaseException):
-            return error
+        except BaseException:  # noqa: BLE001, S110 - a picky __init__ raises what it likes; the stand-in tells the name
+            pass
     return StageError(summary)
 
 
@@ -204,7 +209,9 @@ def _checked(item: object) -> object:
         Finder(io.BytesIO(), 5).dump(item)
     except _FoundError as found:
         return found.broken
-    except Exception:  # noqa: BLE001 - what will not pickle again is whole all the same
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - what will not pickle again is whole all the same
         return item
     return item
 
@@ -224,7 +231,9 @@ class _Salvager(pickle._Unpickler):  # noqa: SLF001 - the documented pure-Python
     def find_class(self, module: str, name: str) -> Any:
         try:
             return super().find_class(module, name)
-        except Exception as error:  # noqa: BLE001 - told at the item
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - told at the item
             self.has_met = True
             return Broken(error)
 
@@ -248,7 +257,9 @@ def _tolerant(code: bytes, arguments: int) -> Callable[[Any], None]:
         if met is None:
             try:
                 original(unpickler)
-            except Exception as error:  # noqa: BLE001 - told at the item
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - told at the item; a sys.exit() as well, or its mates go with it
                 unpickler.has_met = True
                 met = Broken(error)
             else:
@@ -273,7 +284,9 @@ def _tolerant_of_mark(code: bytes) -> Callable[[Any], None]:
             return
         try:
             original(unpickler)
-        except Exception as error:  # noqa: BLE001 - a container with a mind of its own
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a container with a mind of its own
             unpickler.has_met = True
             unpickler.stack[-1] = Broken(error)
 
@@ -293,7 +306,9 @@ def _tolerant_of_one(code: bytes, arguments: int) -> Callable[[Any], None]:
         depth = len(stack)
         try:
             original(unpickler)
-        except Exception as error:  # noqa: BLE001 - a container with a mind of its own
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a container with a mind of its own
             unpickler.has_met = True
             stack[depth - arguments - 1 :] = [Broken(error)]
 

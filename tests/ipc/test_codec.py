@@ -1,6 +1,7 @@
 """The codec: an item that will not travel is told from its mates, and nobody's code ever meets a Broken."""
 
 import pickle
+import sys
 from collections import OrderedDict, deque
 
 import pytest
@@ -39,6 +40,13 @@ class InReduce:
 
     def __reduce__(self):
         return fail, (1,)
+
+
+class InExit:
+    """Wants whoever calls it to life to leave."""
+
+    def __reduce__(self):
+        return sys.exit, ("broken exit",)
 
 
 class InInit:
@@ -140,6 +148,7 @@ def new_broken():
 
 BAD = {
     "reduce": InReduce,
+    "exit": InExit,
     "init": lambda: InInit(fine=True),
     "setstate": InSetstate,
     "new": new_broken,
@@ -218,6 +227,19 @@ def test_more_items_than_one_append_takes_are_told_apart():
     out = salvage(pickle.dumps(items, 5))
     assert [place for place, item in enumerate(out) if type(item) is Broken] == [3, 703, 1403, 2103]
     assert len(out) == 2500
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_an_exit_that_is_no_items_doing_goes_on(monkeypatch, kind):
+    """A handler of the program's, for SIGTERM say, may raise in the middle of it."""
+
+    def interrupted(payload):
+        raise kind("from a handler")
+
+    payload = PickleCodec(main_by_value=False).pack([1, 2])
+    monkeypatch.setattr(codec_module.pickle, "loads", interrupted)
+    with pytest.raises(kind, match="from a handler"):
+        PickleCodec(main_by_value=False).unpack(payload)
 
 
 def test_a_class_that_is_not_there_breaks_its_item_alone(monkeypatch):
