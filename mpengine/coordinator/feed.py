@@ -11,6 +11,7 @@ F3. The source is closed by the thread that runs it, once it gives control back.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import deque
@@ -30,24 +31,47 @@ if TYPE_CHECKING:
 LINGER_S = 0.002
 
 
-def pack(codec: Codec, items: list[Any]) -> events.SourcePacked:
-    """Return the event of ``items`` having been pulled and packed; what will not pack is told as a failure."""
+def pack(codec: Codec, items: list[Any]) -> Iterator[events.SourcePacked]:
+    """Yield the events of ``items`` having been pulled and packed; what will not pack is told as a failure.
+
+    That is one event, unless items pack one by one and not together: there may be no memory for all of them at once.
+    """
     bad: dict[int, BaseException] = {}
     try:
         payload = codec.pack(items)
     except BaseException:  # noqa: BLE001 - told item by item; a sys.exit() in there must not end the thread in silence
         good, bad = pack_apart(codec, items)
-        payload = codec.pack(good)
+        try:
+            payload = codec.pack(good)
+        except BaseException as error:  # noqa: BLE001 - the same
+            if len(items) > 1:
+                for item in items:
+                    yield from pack(codec, [item])
+                return
+            payload, bad = codec.pack([]), {0: error}
     failures = tuple(
         events.Failure(place, 0, summarize(error), error, bounded_repr(items[place]), format_traceback(error))
         for place, error in bad.items()
     )
-    return events.SourcePacked(time.monotonic(), payload, len(items), codec.weigh(payload), failures)
+    yield events.SourcePacked(time.monotonic(), payload, len(items), codec.weigh(payload), failures)
 
 
 def failed(error: BaseException) -> events.SourceFailed:
     """Return the event of the source having raised ``error``."""
     return events.SourceFailed(time.monotonic(), error, summarize(error))
+
+
+def told(role: Callable[[ThreadedFeed], None]) -> Callable[[ThreadedFeed], None]:
+    """Return the body of a thread, made to tell what it raises: a run whose feed is gone would wait for ever."""
+
+    @functools.wraps(role)
+    def run(feed: ThreadedFeed) -> None:
+        try:
+            role(feed)
+        except BaseException as error:  # noqa: BLE001 - ends the run, by event
+            feed.post(failed(error))
+
+    return run
 
 
 class Feed(Protocol):
@@ -99,7 +123,8 @@ class InlineFeed:
             problem = self._take(items, min(count, batch_size))
             count -= batch_size
             if items:
-                self._post(pack(self._codec, items))
+                for event in pack(self._codec, items):
+                    self._post(event)
             if problem is not None:
                 self._post(failed(problem))
             elif self._has_ended:
@@ -169,7 +194,7 @@ class ThreadedFeed:
         """Start nothing yet: the threads begin when something is first asked for, once workers have been forked."""
         self._source = source
         self._codec = codec
-        self._post = post
+        self.post = post
         self._changed = threading.Condition()
         # Under the condition's lock, but for _pulled, which one thread appends to and the other pops from:
         self._pulled: deque[Any] = deque()
@@ -217,8 +242,13 @@ class ThreadedFeed:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self.threads)
 
+    def _pack(self, items: list[Any]) -> None:
+        for event in pack(self._codec, items):
+            self.post(event)
+
     # ------------------------------------------------------------------ a source that can be cut
 
+    @told
     def _pack_slices(self) -> None:
         source: Sequence[Any] = self._source  # type: ignore[assignment]  # is_indexed() has looked
         start = 0
@@ -230,8 +260,8 @@ class ThreadedFeed:
                 count = self._take_order(len(source) - start)
             items = list(source[start : start + count])
             start += len(items)
-            self._post(pack(self._codec, items))
-        self._post(events.SourceEnded(time.monotonic()))
+            self._pack(items)
+        self.post(events.SourceEnded(time.monotonic()))
 
     # ------------------------------------------------------------------ any other source
 
@@ -276,16 +306,17 @@ class ThreadedFeed:
             self._since = time.monotonic()
             self._changed.notify_all()
 
+    @told
     def _pack_items(self) -> None:
         while True:
             count = self._await_batch()
             if count == 0:
                 break
-            self._post(pack(self._codec, [self._pulled.popleft() for _ in range(count)]))
+            self._pack([self._pulled.popleft() for _ in range(count)])
         if self._problem is not None:
-            self._post(failed(self._problem))
+            self.post(failed(self._problem))
         else:
-            self._post(events.SourceEnded(time.monotonic()))
+            self.post(events.SourceEnded(time.monotonic()))
 
     def _await_batch(self) -> int:
         """Wait until a batch is full or old enough (F2); return how many items it has, 0 at the end."""

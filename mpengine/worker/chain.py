@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mpengine.errors import ItemTimeoutError, StageError
 from mpengine.ipc.codec import dump_error
-from mpengine.results import bounded_repr, bounded_text, stand_in
+from mpengine.results import bounded_repr, bounded_text, stand_in, wants_out
 from mpengine.stages import SKIP, KillSwitch, WorkerState
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def format_traceback(error: BaseException) -> str:
     frames = frames.tb_next if frames else None
     try:
         return "".join(traceback.format_exception(type(error), error, frames))
-    except Exception:  # noqa: BLE001 - it asks the error this and that, which is user code and may raise
+    except BaseException as raised:  # it asks the error this and that, which is user code and may raise
+        if wants_out(raised):
+            raise
         return "".join(["Traceback (most recent call last):\n", *traceback.format_tb(frames), summarize(error), "\n"])
 
 
