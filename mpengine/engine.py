@@ -133,7 +133,7 @@ class Engine:
 
         Raises:
             PipelineError: the pipeline cannot run.
-            EngineError: this engine runs another pipeline at this moment, or is closed.
+            EngineError: this engine runs another pipeline at this moment, or is closed, or can start no process.
         """
         pipeline = as_pipeline(stages, source)
         if pipeline.cancelled is not None:

@@ -17,12 +17,17 @@
 ``parcels``    payloads made of others, taken apart
 ``cores``      how many cores this process may use
 ``cgroups``    the control groups that bind this process
+``standard``   standard files that are closed
+``limits``     which limit of the system an error is about
 =============  ============================================================
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from mpengine.backends.limits import explained
+from mpengine.errors import EngineError
 
 if TYPE_CHECKING:
     from mpengine.backends.base import Backend
@@ -36,6 +41,9 @@ def make_backend(chosen: EngineOptions, workers: int, cores: int) -> Backend:
         chosen: the engine's options.
         workers: how many.
         cores: that they share.
+
+    Raises:
+        EngineError: this process has no descriptors left; names the limit.
     """
     from mpengine.backends.base import BackendOptions
 
@@ -45,5 +53,22 @@ def make_backend(chosen: EngineOptions, workers: int, cores: int) -> Backend:
 
         return InlineBackend(options)
     from mpengine.backends.process import ProcessBackend
+    from mpengine.backends.standard import hold_standard_files, release_standard_files
 
-    return ProcessBackend(options)
+    try:
+        hold_standard_files()
+        return ProcessBackend(options)
+    except OSError as error:
+        release_standard_files()
+        raise EngineError(explained(error)) from error
+
+
+def close_backend(backend: Backend) -> None:
+    """Let everything of a backend go that ``make_backend`` has made; to be called once."""
+    try:
+        backend.close()
+    finally:
+        if not backend.in_caller:
+            from mpengine.backends.standard import release_standard_files
+
+            release_standard_files()

@@ -38,6 +38,7 @@ class Link:
         self.generation = generation
         self.slot = slot
         with contextlib.ExitStack() as on_error:  # descriptors may run out at each of these
+            on_error.callback(slot.release)  # or the control block could not be closed
             self.inbox = MPQueue.pipe(maxsize=CREDIT)
             on_error.callback(self.inbox.close)
             self.outbox = MPQueue.pipe()

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mpengine.backends.standard import hold_standard_files
 from mpengine.cli.running import FAILED, Options, perform
 from mpengine.cli.signals import StoppedError
 from mpengine.cli.speech import give_up_broken_streams, in_one_line, say
-from mpengine.cli.streams import STANDARD, hold_standard_files, open_sink, prints_diverted, write_tables
+from mpengine.cli.streams import STANDARD, open_sink, prints_diverted, write_tables
 from mpengine.errors import EngineError, PipelineError
 from mpengine.sinks import SinkClosedError
 

@@ -1,7 +1,7 @@
 """The files of a run: what it reads, what it writes, and what neither may be.
 
 W1. Where a standard file is closed, something holds its number: else a pipe of the engine would get it, and a worker
-    that prints would write into that.
+    that prints would write into that.  (``backends.standard`` sees to that, from the beginning on.)
 W2. Nothing of the output file is lost to a command that never ran: it is emptied when the run has begun.
 W3. What is read is never what is written, by whatever names: the run would eat what it makes.
 W4. Standard output is for values alone.  While code of the user's may run, here or in a worker, the number 1 is
@@ -29,16 +29,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 STANDARD = Path("-")
-
-
-def hold_standard_files() -> None:
-    """Put the null device in the place of every standard file that is closed (W1)."""
-    for fd, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
-        try:
-            os.fstat(fd)
-        except OSError:
-            # The lowest free number is this one: those below are open by now.
-            os.set_inheritable(os.open(os.devnull, flags), True)  # noqa: FBT003 - as the standard files are
 
 
 @contextlib.contextmanager

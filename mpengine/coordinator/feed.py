@@ -239,7 +239,8 @@ class ThreadedFeed:
             return True
         deadline = time.monotonic() + timeout_s
         for thread in self.threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.ident is not None:  # else there was none to be had
+                thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self.threads)
 
     def _pack(self, items: list[Any]) -> None:

@@ -16,6 +16,8 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mpengine import backends
+from mpengine.backends.limits import explained
 from mpengine.coordinator.feed import Feed, InlineFeed, ThreadedFeed
 from mpengine.coordinator.handlers import InlineHandlers, ThreadedHandlers
 from mpengine.coordinator.loop import Coordinator
@@ -134,11 +136,14 @@ class Run:
 
         Raises:
             PipelineError: the stages will not travel.
-            EngineError: no thread can be started.
+            EngineError: the system has no room for the engine; names the limit.
         """
         try:
             with sigpipe_blocked():
-                self.backend.begin(self._plan)
+                try:
+                    self.backend.begin(self._plan)
+                except OSError as error:
+                    raise EngineError(explained(error)) from error
                 try:
                     self._coordinator.start(self._feed, self._handlers, self._options.grace_s)
                 except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off
@@ -365,7 +370,7 @@ class Run:
         cause = coordinator.cause()
         reason = scheduler.reason
         if coordinator.crash is not None:
-            reason = summarize(coordinator.crash)
+            reason = explained(coordinator.crash)
         report = Report(
             errors=coordinator.failures.item_errors(),
             snapshot=self.snapshot(),
@@ -379,7 +384,7 @@ def close_backend(backend: Backend | None) -> None:
     """Let everything of a backend go."""
     if backend is not None:
         with sigpipe_blocked():  # pills are written, and who is to read them may have died
-            backend.close()
+            backends.close_backend(backend)
 
 
 def _end_live_runs() -> None:

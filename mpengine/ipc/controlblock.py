@@ -208,8 +208,12 @@ class ControlBlock:
         else:
             with tempfile.TemporaryFile() as file:  # has no name either, once it is open
                 fd = os.dup(file.fileno())
-        os.ftruncate(fd, HEADER_BYTES + slots * (SLOT_BYTES + REGION_BYTES))  # sparse
-        return cls(fd, slots)
+        try:
+            os.ftruncate(fd, HEADER_BYTES + slots * (SLOT_BYTES + REGION_BYTES))  # sparse
+            return cls(fd, slots)
+        except BaseException:
+            os.close(fd)
+            raise
 
     @property
     def buffer(self) -> memoryview:
@@ -229,8 +233,10 @@ class ControlBlock:
         """Unmap and close the file; slots handed out must be released first."""
         if self.fd == -1:
             return
-        self._words.release()
-        self._bytes.release()
-        self._map.close()
-        os.close(self.fd)
-        self.fd = -1
+        fd, self.fd = self.fd, -1
+        try:
+            self._words.release()
+            self._bytes.release()
+            self._map.close()
+        finally:
+            os.close(fd)
