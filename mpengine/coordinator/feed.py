@@ -170,7 +170,7 @@ class InlineFeed:
         try:
             if iterator is not None:
                 close_iterator(iterator)
-        except Exception as error:  # noqa: BLE001 - a source that cannot be closed has failed
+        except BaseException as error:  # noqa: BLE001 - a source that cannot be closed has failed, and the run has an end
             return error if problem is None else problem
         return problem
 

@@ -139,7 +139,7 @@ class Step:
         for closer in (*closers, self._close_loop):
             try:
                 self._finish(closer())
-            except Exception as error:  # noqa: BLE001 - told to the coordinator, which logs it
+            except BaseException as error:  # noqa: BLE001 - told to the coordinator, which logs it; the work is done
                 problems.append(f"stage {self.name!r}: tear-down failed: {summarize(error)}")
         return problems
 

@@ -131,5 +131,5 @@ class Stream:
         """Close the generator; what that raises is of no consequence any more."""
         closer = getattr(self._iterator, "close", None)
         if closer is not None:
-            with contextlib.suppress(Exception):  # a generator may yield or raise while it is closed
+            with contextlib.suppress(BaseException):  # a generator may yield, raise or exit while it is closed
                 closer()

@@ -12,6 +12,7 @@ import trap_stages as traps
 import unruly_stages as unruly
 
 from mpengine import Err, ItemError, Retry, StageError, stage
+from mpengine.sinks import JsonLinesSink, SinkError
 
 FEW, MANY = 5, 3000  # one by one, and a slice at a time
 ERRORS = {
@@ -133,3 +134,13 @@ def test_an_async_source_may_give_values_without_a_class_to_ask_for(engine):
             yield stages.Classless()
 
     assert engine.run([source, lambda x: 1]).unwrap().values == [1] * FEW
+
+
+@pytest.mark.parametrize("make", [unruly.Refusing, stages.Classless, lambda: {"a": stages.Classless()}])
+def test_a_value_that_refuses_to_become_json_is_told_by_its_type(tmp_path, make):
+    value = make()
+    with JsonLinesSink(os.open(tmp_path / "lines", os.O_CREAT | os.O_WRONLY)) as sink:
+        with pytest.raises(SinkError, match=f"value 0 of type .*{type(value).__name__} is not JSON"):
+            sink.write(value)
+        sink.write(1)
+    assert (tmp_path / "lines").read_text() == "1\n"
