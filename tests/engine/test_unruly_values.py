@@ -90,7 +90,7 @@ def test_a_run_can_end_with_such_an_exception_or_give_it_as_a_value(kind, engine
 
 
 def test_sources_set_ups_and_handlers_may_raise_such_an_exception(kind, engine):
-    for error in (unruly.RefusingError, unruly.FrozenError, unruly.ChangelingError):
+    for error in (unruly.RefusingError, unruly.FrozenError, unruly.ChangelingError, unruly.FalseNameError):
 
         def refuse(*_, error=error):
             raise error(7)
