@@ -66,7 +66,7 @@ def _fds() -> dict[int, str]:
 
 def _names(folder: str) -> list[str]:
     try:
-        return os.listdir(folder)
+        return [path.name for path in Path(folder).iterdir()]
     except OSError:
         return []
 

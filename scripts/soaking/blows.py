@@ -140,6 +140,8 @@ class Blows:
 
     def _find(self, whom: str, chosen: float) -> list[int]:
         """Open those that are meant."""
+        if whom == "nursery" and not self._workers():
+            return []  # one that dies again and again before it is ready ends a run, and is to
         if whom in _HELPERS:
             return _open(lambda: _children(_HELPERS[whom]))
         pidfds = _open(self._workers)

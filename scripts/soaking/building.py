@@ -86,8 +86,12 @@ def _mix(form: forms.Form, options: dict[str, Any]) -> Mix:
     plain = replace(form, poison={})
     merge_options = {name: options[name] for name in ("on_error", "error_handler") if name in options}
     branches = [
-        stage(forms.Filter(**{**vars(plain), "name": f"{base}a", "number": form.number + 4}), name=f"{base}a", **options),
+        stage(
+            forms.Filter(**{**vars(plain), "name": f"{base}a", "number": form.number + 4}), name=f"{base}a", **options
+        ),
         stage(forms.Plain(**vars(form)), name=form.name, **options),
         stage(forms.Failing(**{**vars(plain), "name": f"{base}c"}), name=f"{base}c", **options),
     ]
-    return mix(*branches, merge=stage(forms.Merge(**{**vars(plain), "name": base, "cost_s": 0.0}), name=base, **merge_options))
+    return mix(
+        *branches, merge=stage(forms.Merge(**{**vars(plain), "name": base, "cost_s": 0.0}), name=base, **merge_options)
+    )

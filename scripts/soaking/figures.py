@@ -6,6 +6,7 @@ import platform
 from typing import TYPE_CHECKING
 
 from measuring import CORES, Table
+
 from soaking import judging
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ what would end the process raises ``Poisoned`` instead.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import faulthandler
 import os
@@ -52,6 +51,13 @@ def die(how: str) -> None:
         ctypes.PyDLL(None).sleep(int(FOREVER_S))
     os.kill(os.getpid(), getattr(signal, how))
     time.sleep(FOREVER_S)
+
+
+async def sleep(seconds: float) -> None:
+    """Let others go on for so long."""
+    import asyncio  # not by every worker
+
+    await asyncio.sleep(seconds)
 
 
 def spend(seconds: float) -> None:
@@ -225,7 +231,7 @@ class ManyLater(Form):
         self.begin(item)
         path, number, ballast = item
         for copy in range(number % (self.number + 1)):
-            await asyncio.sleep(0)
+            await sleep(0)
             yield (*path, copy), number + copy, ballast
 
 
@@ -234,7 +240,7 @@ class Later(Form):
 
     async def __call__(self, item: Item) -> Item:
         """Change it, with others at the same time."""
-        await asyncio.sleep(0 if self.pretends else self.cost_s)
+        await sleep(0 if self.pretends else self.cost_s)
         self.begin(item)
         return self.change(item)
 

@@ -240,14 +240,14 @@ def _judge_notes(terms: Terms, outcome: Outcome) -> list[Fault]:
 # ---------------------------------------------------------------------- books
 
 
-def _judge_books(
-    terms: Terms, reference: Outcome, outcome: Outcome, extra: set[int], *, is_whole: bool
-) -> list[Fault]:
+def _judge_books(terms: Terms, reference: Outcome, outcome: Outcome, extra: set[int], *, is_whole: bool) -> list[Fault]:
     """Hold the figures against each other and against the reference's (J6)."""
-    snapshot, faults = outcome.snapshot, []
-    for book in snapshot.stages:
-        if book.processed != book.succeeded + book.failed + book.skipped:
-            faults.append(f"{book.name}: {book.processed} processed, {book}")
+    snapshot = outcome.snapshot
+    faults = [
+        f"{book.name}: {book.processed} processed, {book}"
+        for book in snapshot.stages
+        if book.processed != book.succeeded + book.failed + book.skipped
+    ]
     ends = snapshot.filtered + snapshot.dropped + snapshot.failed + snapshot.cancelled
     if not terms.fans_out and snapshot.source_items != snapshot.delivered + ends:
         faults.append(f"{snapshot.source_items} source items, but {snapshot.delivered} delivered and {ends} others")
@@ -266,9 +266,11 @@ def _judge_whole_books(terms: Terms, reference: Outcome, outcome: Outcome, extra
     if snapshot.failed or snapshot.cancelled:
         faults.append(f"{snapshot.failed} failed and {snapshot.cancelled} cancelled, in a run that ended well")
     if not extra:
-        for book, wanted in zip(snapshot.stages, reference.snapshot.stages, strict=True):
-            if _figures(book) != _figures(wanted):
-                faults.append(f"{book.name}: {_figures(book)} instead of {_figures(wanted)}")
+        faults += [
+            f"{book.name}: {_figures(book)} instead of {_figures(wanted)}"
+            for book, wanted in zip(snapshot.stages, reference.snapshot.stages, strict=True)
+            if _figures(book) != _figures(wanted)
+        ]
     return faults
 
 

@@ -27,7 +27,7 @@ STOP_S = 1.0
 NEVER = float("inf")
 COSTS_S = (0.0, 0.00002, 0.0002, 0.001, 0.003, 0.01)
 WORK_S = (0.2, 0.4, 0.8, 1.2)
-MOST_ITEMS, MOST_SLOW_ITEMS = 1_500, 250
+MOST_ITEMS, MOST_SLOW_ITEMS = 1_000, 120
 SMALL_BUFFER = 10
 
 
@@ -114,9 +114,7 @@ def make_recipe(seed: int, *, longest_stop_s: float = STOP_S) -> Recipe:
     chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
     workers = chance.choice((1, 2, 2, 3, 4))
     method = chance.choice(("forkserver",) * 7 + ("fork",) * 2 + ("spawn",))
-    courses = tuple(
-        _course(chance, workers, method, longest_stop_s) for _ in range(chance.choice((1, 1, 2, 3)))
-    )
+    courses = tuple(_course(chance, workers, method, longest_stop_s) for _ in range(chance.choice((1, 1, 2, 3))))
     deaths = sum(
         workers if blow.what in AT_ALL else 1
         for course in courses
@@ -180,8 +178,8 @@ _MENDED = ("Flaky",)
 def _step(chance: random.Random, name: str, cost_s: float, *, is_once: bool) -> Step:
     number = chance.randint(2, 5)
     options: dict[str, Any] = {
-        "workers": chance.choice((None, None, None, 1, 2)),
-        "buffer": chance.choice((None, None, None, 1, 3, 50)),
+        "workers": chance.choice((None,) * 5 + (1, 2)),
+        "buffer": chance.choice((None,) * 6 + (1, 3, 50)),
         "on_error": chance.choice(("drop", "emit", "side") if is_once else ("drop", "drop", "emit", "side", "raise")),
     }
     if name.startswith("Once"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import gc
 import json
 import logging
-import os
 import shutil
 import signal
 import tempfile
@@ -73,7 +73,7 @@ def main(seeds: Sequence[int], fd: int, longest_stop_s: float) -> None:
     faulthandler.enable()
     faulthandler.register(STACKS, all_threads=True)
     warm_up()
-    with open(fd, "w", buffering=1, encoding="utf-8") as pipe:  # noqa: PTH123 - a number, not a path
+    with open(fd, "w", buffering=1, encoding="utf-8") as pipe:
         for seed in seeds:
             recipe = make_recipe(seed, longest_stop_s=longest_stop_s)
             print(json.dumps({"begins": seed, "limit_s": recipe.limit_s}), file=pipe)
@@ -85,11 +85,11 @@ def warm_up() -> None:
     """Have everything imported that stays for good: it is nobody's left-over."""
     import asyncio
     import multiprocessing.connection
-    import multiprocessing.managers
+    import multiprocessing.managers  # noqa: F401 - as the metrics board does
 
     asyncio.run(asyncio.sleep(0))
     with Engine(1, metrics_interval_s=0.01) as engine:
-        engine.run([range(10), lambda x: x, lambda x: time.sleep(0.05)])
+        engine.run([range(10), lambda _: time.sleep(0.05)])
     gc.collect()
 
 
@@ -190,16 +190,11 @@ def _consume(course: Course, engine: Engine, stages: Sequence[Any], count: int) 
         if course.consumer == "cancel":
             timer.join()
         return _outcome(result.report.values, result)
-    values = []
+    values: list[Any] = []
     enough = int(course.stop_after * count) if course.consumer == "close" else -1
-    with engine.iter([source, *stages]) as results:
-        try:
-            for value in results:
-                values.append(value)
-                if len(values) == enough:
-                    break
-        except Exception:  # noqa: BLE001 - the result has it
-            del value
+    with engine.iter([source, *stages]) as results, contextlib.suppress(Exception):  # the result has it
+        while len(values) != enough:
+            values.append(next(results))
     assert results.result is not None  # noqa: S101 - it is closed
     return _outcome(values, results.result)
 

@@ -104,6 +104,7 @@ def soak(seeds: Iterator[int], until: float, batch: int, longest_stop_s: float) 
         while waiting and time.monotonic() < until:
             with _Child(waiting, longest_stop_s, total) as child:
                 waiting = child.watch(until)
+        print(f"{total.recipes:,} engines, {total.items:,} items, {total.faults.total()} faults", file=sys.stderr)
     total.seconds = time.monotonic() - began_at
     return total
 
