@@ -33,6 +33,7 @@ _FREEZE = (
     "os.kill(int(sys.argv[1]), signal.SIGCONT)"
 )
 _SHORTER = 0.5  # for what holds everybody up
+_POLL_S = 0.01
 _UNBORN = ("absent", "starting")
 _HELPERS = {"nursery": "run_nursery", "board": "run_board"}
 
@@ -43,14 +44,16 @@ class Blows:
     Args:
         engine: whose run it is.
         blows: what is to happen.
+        awaits_workers: whether their time begins when there is a worker, not with the run.
 
     Attributes:
         dealt: how often each was, by name.
         victims: how many workers were hit by what kills.
     """
 
-    def __init__(self, engine: Engine, blows: Sequence[Blow]) -> None:
+    def __init__(self, engine: Engine, blows: Sequence[Blow], *, awaits_workers: bool) -> None:
         self._engine = engine
+        self._awaits_workers = awaits_workers
         self._blows = blows
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._deal_all, name="soak-blows")
@@ -77,8 +80,10 @@ class Blows:
             raise self.error
 
     def _deal_all(self) -> None:
-        began_at = time.monotonic()
         try:
+            while self._awaits_workers and not self._workers() and not self._is_over.wait(_POLL_S):
+                pass
+            began_at = time.monotonic()
             for blow in self._blows:
                 if not self._wait_until(began_at + blow.at_s):
                     break
@@ -115,19 +120,19 @@ class Blows:
     # ------------------------------------------------------------------ the blows
 
     def _deal(self, blow: Blow) -> None:
-        how, _, whom = blow.what.partition(" ")
+        how = blow.what.partition(" ")[0]
         if how == "hogs":
-            self._start_beside(_BURN, f"{blow.hold_s * _SHORTER}", count=4)
+            self._start_beside(_BURN, f"{min(blow.hold_s, 1.0) * _SHORTER}", count=4)
         elif how == "freeze":
             self._start_beside(_FREEZE, str(os.getpid()), f"{min(blow.hold_s, 1.0) * _SHORTER}")
         elif how == "stop":
-            for pidfd in self._find(whom, blow.whom):
+            for pidfd in self._find(blow.what, blow.whom):
                 self._hit(pidfd, signal.SIGSTOP, blow.what)
                 self._stopped.append((time.monotonic() + blow.hold_s, pidfd))
             return
         else:
             signum = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "term": signal.SIGTERM}[how]
-            for pidfd in self._find(whom, blow.whom):
+            for pidfd in self._find(blow.what, blow.whom):
                 self._hit(pidfd, signum, blow.what)
                 os.close(pidfd)
             return
@@ -138,9 +143,10 @@ class Blows:
             self.dealt[what] += 1
             self.victims += 1
 
-    def _find(self, whom: str, chosen: float) -> list[int]:
+    def _find(self, what: str, chosen: float) -> list[int]:
         """Open those that are meant."""
-        if whom == "nursery" and not self._workers():
+        whom = what.partition(" ")[2]
+        if what == "kill nursery" and not self._workers():
             return []  # one that dies again and again before it is ready ends a run, and is to
         if whom in _HELPERS:
             return _open(lambda: _children(_HELPERS[whom]))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ITEMS, EVERY = 10_000, 500
 POISONED = tuple(range(EVERY - 1, ITEMS, EVERY))
 MOST_RATIO = 2.0
-REPEATS = 3
+REPEATS = 2
 MS_S = 0.001
 STAGE = "takes poison"
 

@@ -75,9 +75,10 @@ class Course:
     is_list: bool
     ballast: int
     steps: tuple[Step, ...]
-    consumer: str  # run, iter, close, cancel
+    consumer: str  # run, arun, iter, aiter, close, cancel
     stop_after: float  # of the values, or seconds
     blows: tuple[Blow, ...]
+    awaits_workers: bool  # whether the blows do
 
     @property
     def is_once(self) -> bool:
@@ -160,9 +161,10 @@ def _course(chance: random.Random, workers: int, method: str, longest_stop_s: fl
         is_list=chance.random() < 0.5,  # noqa: PLR2004
         ballast=chance.choice((0, 0, 0, 50_000)) if length < 1000 else 0,  # noqa: PLR2004
         steps=tuple(steps),
-        consumer=chance.choice(("run", "run", "run", "iter", "iter", "close", "cancel")),
+        consumer=chance.choice(("run", "run", "arun", "iter", "iter", "aiter", "close", "cancel")),
         stop_after=chance.random(),
         blows=blows,
+        awaits_workers=chance.random() < 0.7,  # noqa: PLR2004
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import faulthandler
@@ -83,7 +84,6 @@ def main(seeds: Sequence[int], fd: int, longest_stop_s: float) -> None:
 
 def warm_up() -> None:
     """Have everything imported that stays for good: it is nobody's left-over."""
-    import asyncio
     import multiprocessing.connection
     import multiprocessing.managers  # noqa: F401 - as the metrics board does
 
@@ -135,7 +135,7 @@ def _run(recipe: Recipe, course: Course, engine: Engine, folder: Path, told: Tol
     reference = _reference(course)
     handled: list[tuple[str, int]] = []
     stages = building.build(course, folder, lambda error: handled.append((error.stage, error.index)))
-    with Blows(engine, course.blows) as blows:
+    with Blows(engine, course.blows, awaits_workers=course.awaits_workers) as blows:
         outcome = _consume(course, engine, stages, len(reference.values))
     outcome.handled = handled
     notes = folder / building.NOTES
@@ -190,13 +190,27 @@ def _consume(course: Course, engine: Engine, stages: Sequence[Any], count: int) 
         if course.consumer == "cancel":
             timer.join()
         return _outcome(result.report.values, result)
+    if course.consumer == "arun":
+        result = asyncio.run(engine.arun([source, *stages]))
+        return _outcome(result.report.values, result)
     values: list[Any] = []
+    if course.consumer == "aiter":
+        return _outcome(values, asyncio.run(_take_all(engine, [source, *stages], values)))
     enough = int(course.stop_after * count) if course.consumer == "close" else -1
     with engine.iter([source, *stages]) as results, contextlib.suppress(Exception):  # the result has it
         while len(values) != enough:
             values.append(next(results))
     assert results.result is not None  # noqa: S101 - it is closed
     return _outcome(values, results.result)
+
+
+async def _take_all(engine: Engine, members: list[Any], values: list[Any]) -> Any:
+    results = engine.aiter(members)
+    async with contextlib.aclosing(results):
+        with contextlib.suppress(Exception):  # the result has it
+            async for value in results:
+                values.append(value)  # noqa: PERF401 - those that came before it raised are wanted
+    return results.result
 
 
 def _outcome(values: list[Any], result: Any) -> Outcome:
