@@ -19,6 +19,7 @@ R7. A stage cannot be set up when one slot has lost ``SETUP_TRIES`` processes ov
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpengine.errors import ItemTimeoutError, MemoryLimitError, WorkerDiedError
@@ -111,6 +112,8 @@ class Deaths:
     def _give_up_begun(self, batch: Batch, event: events.WorkerDied) -> None:
         chain = self._plan.chains[batch.chain]
         batch = self._single_out(batch, batch.lo)
+        # What is told of the item that the worker was at, and what it was killed for, is not told of this one.
+        event = replace(event, attempt=1, item="", where="", trace="", timed_out=False, excess=None)
         self._give_up(batch, len(chain.stages) - 1, event, f"the worker died ({event.how}), and {_ONCE}")
 
     def _blame(self, batch: Batch, event: events.WorkerDied) -> None:

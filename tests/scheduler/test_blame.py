@@ -203,6 +203,22 @@ def test_a_generator_that_was_told_to_go_on_is_not_begun_again_where_it_must_not
     assert restart(world) == [([(1,), (2,), (3,)], True)]
 
 
+@pytest.mark.parametrize("fate", [{"timed_out": True}, {"excess": events.Excess(2, 1, is_fresh=False)}])
+def test_a_generator_put_aside_has_not_failed_of_what_killed_its_worker_at_another_item(fate):
+    stage = StageShape(fans_out=True, once=True, buffer=8)
+    world = at_work(Shape((stage,), workers=1, items=4, tells_length=False, out_buffer=9))
+    world.nature.decree(0, (0,), (0, 0), (0, 1))
+    world.advance(0, suspend=True)
+
+    world.die(0, Death(12345, **fate))
+
+    (report,) = world.reports
+    assert (report.index, report.failure.how) == (0, Ending.CRASHED)
+    assert report.failure.summary.startswith("WorkerDiedError: ")
+    told = (report.failure.item, report.failure.traceback, report.failure.attempts)
+    assert told == ("", "", 1)
+
+
 def test_a_dead_worker_is_replaced_at_once():
     world = begin(Shape((StageShape(),), workers=2))
 
