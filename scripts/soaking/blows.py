@@ -48,7 +48,6 @@ class Blows:
 
     Attributes:
         dealt: how often each was, by name.
-        victims: how many workers were hit by what kills.
     """
 
     def __init__(self, engine: Engine, blows: Sequence[Blow], *, awaits_workers: bool) -> None:
@@ -60,7 +59,6 @@ class Blows:
         self._stopped: list[tuple[float, int]] = []
         self._beside: list[subprocess.Popen[bytes]] = []
         self.dealt: Counter[str] = Counter()
-        self.victims = 0
         self.error: BaseException | None = None
 
     def __enter__(self) -> Blows:  # noqa: PYI034 - as in the other scripts
@@ -141,7 +139,6 @@ class Blows:
     def _hit(self, pidfd: int, signum: int, what: str) -> None:
         if _send(pidfd, signum):
             self.dealt[what] += 1
-            self.victims += 1
 
     def _find(self, what: str, chosen: float) -> list[int]:
         """Open those that are meant."""

@@ -85,16 +85,6 @@ class Course:
         """Whether a stage must not run twice."""
         return any(not step.options.get("idempotent", True) for step in self.steps)
 
-    @property
-    def is_deadly(self) -> bool:
-        """Whether blows kill workers."""
-        return any(blow.what in KILLS for blow in self.blows)
-
-    @property
-    def can_raise(self) -> bool:
-        """Whether an item may end the run."""
-        return any(step.options["on_error"] == "raise" for step in self.steps)
-
 
 @dataclass(frozen=True)
 class Recipe:

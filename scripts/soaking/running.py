@@ -154,13 +154,15 @@ def _run(recipe: Recipe, course: Course, engine: Engine, folder: Path, told: Tol
 
 def terms_of(recipe: Recipe, course: Course) -> Terms:
     """Return what a run of this course may do."""
-    several = any(step.options.get("concurrency", 1) > 1 and step.poison for step in course.steps)
+    # Where a worker has several items in hand, one that kills it interrupts others.
+    several = any(step.form == "Once many" or step.options.get("concurrency", 1) > 1 for step in course.steps)
+    interrupts = bool(course.blows) or (several and any(step.poison for step in course.steps))
     named = [(building.name_of(place, step), step) for place, step in enumerate(course.steps)]
     raising = [name for name, step in named if step.options["on_error"] == "raise"]
     return Terms(
         ordered=recipe.engine["ordered"],
         length=course.length,
-        may_interrupt=course.is_once and (course.is_deadly or bool(course.blows) or several),
+        may_interrupt=course.is_once and interrupts,
         raising=tuple(part for name in raising for part in (name, f"{name[:-1]}a", f"{name[:-1]}c", name[:-1])),
         stopping={"close": (CLOSED,), "cancel": (CANCELLED,)}.get(course.consumer, ()),
         fans_out=any(step.form in FANS_OUT for step in course.steps),
