@@ -6,6 +6,7 @@ deaths), every outbox, and each inbox that has something left to be written.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import time
@@ -77,12 +78,17 @@ class Fleet:
         self._bell_fd = bell_fd
         self._threads = threads_for(options.cores, options.workers)
         self._variables = variables_for(self._threads, os.environ)
-        self._registry = ProcessRegistry(options.start_method, preload=options.preload, environ=self._variables)
-        self._block = ControlBlock.create(options.workers)
-        self.event = CancelEvent(self._block.buffer, CANCEL_OFFSET)
+        with contextlib.ExitStack() as on_error:  # descriptors may run out at each of these
+            self._registry = ProcessRegistry(options.start_method, preload=options.preload, environ=self._variables)
+            on_error.callback(self._registry.close, 0.0)
+            self._block = ControlBlock.create(options.workers)
+            on_error.callback(self._block.close)
+            self.event = CancelEvent(self._block.buffer, CANCEL_OFFSET)
+            on_error.callback(self.event.close)
+            self._selector = selectors.EpollSelector()
+            on_error.pop_all()
         self.links: dict[int, Link] = {}
         self._generations = [0] * options.workers
-        self._selector = selectors.EpollSelector()
         self._selector.register(bell_fd, selectors.EVENT_READ)
         self._selector.register(self._registry.fileno(), selectors.EVENT_READ)
         self._own = [self._block.fd, self.event.fileno(), self.event.write_fd]

@@ -64,15 +64,15 @@ class DirectWorkers:
         except BaseException:
             spawning.close_parent_only(birth_fd)
             raise
-        try:
+        with contextlib.ExitStack() as on_error:  # descriptors may run out: looking a process up takes some
+            on_error.callback(spawning.close_parent_only, birth_fd)
+            on_error.callback(_kill_and_bury, pid)
             pidfd = os.pidfd_open(pid)
-        except OSError:
-            kill_group(pid)
-            os.waitpid(pid, 0)
-            spawning.close_parent_only(birth_fd)
-            raise
+            on_error.callback(os.close, pidfd)
+            identity = ProcessIdentity.of(pid)
+            on_error.pop_all()
         spawning.close_in_forked_children(pidfd)
-        child = _Child(boot.worker_id, boot.generation, ProcessIdentity.of(pid), pidfd, birth_fd)
+        child = _Child(boot.worker_id, boot.generation, identity, pidfd, birth_fd)
         self._children[pidfd] = child
         self._epoll.register(pidfd, select.EPOLLIN)
         return child
@@ -125,3 +125,8 @@ class DirectWorkers:
         """In a forked child: these are not its children, and their fds have been closed already."""
         self._children.clear()
         self._guardian.abandon()
+
+
+def _kill_and_bury(pid: int) -> None:
+    kill_group(pid)
+    os.waitpid(pid, 0)
