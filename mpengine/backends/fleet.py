@@ -212,7 +212,7 @@ class Fleet:
         for link in self.links.values():
             self.send_pill(link, at_once=True)
 
-    def climb(self, grace_s: float, is_hurried: Callable[[], bool], hear: Callable[[Happening], None]) -> None:
+    def climb(self, grace_s: float, is_hurried: Callable[[], bool], hear: Callable[[Happening], None]) -> list[int]:
         """Wait for the workers that were asked to leave; then terminate, then kill those that stay.
 
         Whoever is to tell of a death may be stopped itself (somebody sent the fork server a SIGSTOP); so the wait for
@@ -222,7 +222,11 @@ class Fleet:
             grace_s: seconds before the first rung.
             is_hurried: whether somebody has lost patience.
             hear: gets everything that happens meanwhile.
+
+        Returns:
+            Those workers that did not leave by themselves.
         """
+        late: list[int] = []
         ladder = StopLadder(time.monotonic(), grace_s)
         give_up_at = ladder.began_at + grace_s + ladder.term_s + BURIAL_S
         while self.links and time.monotonic() < give_up_at:
@@ -235,6 +239,7 @@ class Fleet:
                 give_up_at = min(give_up_at, at + BURIAL_S)
             for rung in ladder.rungs_due(at):
                 if rung is Rung.TERMINATE:
+                    late = list(self.links)
                     self._registry.terminate_all()
                 else:
                     self._registry.kill_all()
@@ -242,6 +247,7 @@ class Fleet:
             deadline = give_up_at if deadline is None else min(deadline, give_up_at)
             for happening in self.wait(max(0.0, deadline - time.monotonic())):
                 hear(happening)
+        return late
 
     def _forget_unborn(self, worker_id: int | None) -> None:
         """Let go of the links of what never came to be; None: of every start that had no answer."""

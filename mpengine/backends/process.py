@@ -314,23 +314,29 @@ class ProcessBackend:
         deadline = time.monotonic() + grace_s
         while late := [link for link in fleet.links.values() if link.greeted and link.served != self._run_id]:
             left_s = deadline - time.monotonic()
-            if left_s <= 0 or self._is_hurried:
-                names = ", ".join(str(link.worker_id) for link in late)
-                self._problems.append(f"worker {names}: tear-down took over {grace_s} s; killed")
+            is_last = left_s <= 0 or self._is_hurried
+            for happening in fleet.wait(max(0.0, left_s)):  # what has come while this process was stopped counts too
+                self._take_in(happening)
+            late = [link for link in late if link.served != self._run_id and fleet.links.get(link.worker_id) is link]
+            if is_last and late:
+                self._tell_late([link.worker_id for link in late], grace_s)
                 self._let_go(fleet, 0.0)
                 return
-            for happening in fleet.wait(left_s):
-                self._take_in(happening)
 
     def _let_go(self, fleet: Fleet, grace_s: float) -> None:
         if not self._is_cancelled:
             for link in fleet.links.values():
                 fleet.send_pill(link, at_once=False)
         try:
-            fleet.climb(grace_s, lambda: self._is_hurried, self._take_in)
+            late = fleet.climb(grace_s, lambda: self._is_hurried, self._take_in)
+            if late and grace_s and not self._is_cancelled:
+                self._tell_late(late, grace_s)
         finally:
             self._fleet = None
             fleet.close()
+
+    def _tell_late(self, worker_ids: list[int], grace_s: float) -> None:
+        self._problems.append(f"worker {', '.join(map(str, worker_ids))}: tear-down took over {grace_s} s; killed")
 
     def wake(self) -> None:
         """See ``Backend``."""

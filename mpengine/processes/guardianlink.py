@@ -46,18 +46,19 @@ class GuardianLink:
                 return
             self._bury()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            orders = GuardianBoot(theirs.fileno(), self._cookie)
-            # It does not bear the cookie that it looks for.
-            pid = spawning.launch("mpengine.worker.guardian:run_guardian", orders, (theirs.fileno(),), {})
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
+        with contextlib.ExitStack() as on_error:  # descriptors may run out
+            on_error.callback(ours.close)
+            with theirs:
+                orders = GuardianBoot(theirs.fileno(), self._cookie)
+                # It does not bear the cookie that it looks for.
+                pid = spawning.launch("mpengine.worker.guardian:run_guardian", orders, (theirs.fileno(),), {})
+            on_error.callback(os.waitpid, pid, 0)
+            on_error.callback(kill_group, pid)
+            identity = ProcessIdentity.of(pid)
+            on_error.pop_all()
         ours.settimeout(0)
         spawning.close_in_forked_children(ours.fileno())
-        self._identity, self._link = ProcessIdentity.of(pid), ours
+        self._identity, self._link = identity, ours
 
     def tell_gone(self, cookie: str) -> None:
         """A worker is gone: whatever bears its cookie is to go as well."""

@@ -28,7 +28,7 @@ from mpengine.worker.boot import WorkerBoot
 from mpengine.worker.descent import COOKIE_NAME, belongs, tagged
 
 WINDOW: Final = 16
-UNREADY_LIMIT: Final = 2
+UNREADY_LIMIT: Final = 3
 _VERIFY_S: Final = 1.0
 
 _Key: TypeAlias = tuple[int, int]
@@ -127,25 +127,26 @@ class NurseryLink:
         return notices
 
     def _launch(self) -> _Running:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        lifeline_r, lifeline_w = os.pipe()
-        try:
+        with contextlib.ExitStack() as on_error, contextlib.ExitStack() as always:  # descriptors may run out
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            on_error.callback(ours.close)
+            always.callback(theirs.close)
+            lifeline_r, lifeline_w = os.pipe()
+            on_error.callback(os.close, lifeline_w)
+            always.callback(os.close, lifeline_r)
             preparation = spawning.make_preparation(self._environ)
             orders = nursery.NurseryBoot(
                 theirs.fileno(), lifeline_r, self._preload, preparation, self._cookie, self._is_fresh
             )
             fds = (theirs.fileno(), lifeline_r)
             pid = spawning.launch("mpengine.worker.nursery:run_nursery", orders, fds, self._environ)
-        except BaseException:
-            ours.close()
-            os.close(lifeline_w)
-            raise
-        finally:
-            theirs.close()
-            os.close(lifeline_r)
+            on_error.callback(os.waitpid, pid, 0)
+            on_error.callback(nursery.kill_group, pid)
+            identity = ProcessIdentity.of(pid)
+            on_error.pop_all()
         ours.settimeout(0)
         spawning.close_in_forked_children(lifeline_w)
-        running = _Running(pid, ProcessIdentity.of(pid), ours, ours.fileno(), lifeline_w)
+        running = _Running(pid, identity, ours, ours.fileno(), lifeline_w)
         self._epoll.register(running.link_fd, select.EPOLLIN)
         self._running = running
         return running

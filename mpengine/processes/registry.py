@@ -35,6 +35,7 @@ __all__ = ["START_METHODS", "Exited", "Notice", "ProcessRegistry", "StartFailed"
 START_METHODS: Final = ("forkserver", "spawn", "fork")
 
 _REMEMBERED: Final = 1024
+_RESERVE: Final = 4
 _open_registries: "weakref.WeakSet[ProcessRegistry]" = weakref.WeakSet()
 
 
@@ -60,10 +61,21 @@ class ProcessRegistry:
             raise OSError("start_method='fork' needs pidfd_open, which this system lacks: use 'forkserver'")
         self.cookie: str = secrets.token_hex(16)
         variables = {**(environ or {}), COOKIE_NAME: self.cookie}
-        self._epoll = select.epoll()
-        self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._bell_fd, select.EPOLLIN)
-        spawning.close_in_forked_children(self._bell_fd)
+        with contextlib.ExitStack() as on_error:  # descriptors may run out at each of these
+            self._epoll = select.epoll()
+            on_error.callback(self._epoll.close)
+            self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            on_error.callback(os.close, self._bell_fd)
+            # To look a process up takes descriptors.  The program may have used up all that there are; these make sure
+            # that nobody is left behind for want of them.
+            self._reserve: list[int] = []
+            for _ in range(_RESERVE):
+                self._reserve.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+                on_error.callback(os.close, self._reserve[-1])
+            self._epoll.register(self._bell_fd, select.EPOLLIN)
+            on_error.pop_all()
+        for fd in (self._bell_fd, *self._reserve):
+            spawning.close_in_forked_children(fd)
         self._workers: DirectWorkers | NurseryLink = (
             DirectWorkers(self._epoll, variables)
             if start_method == "fork"
@@ -176,6 +188,8 @@ class ProcessRegistry:
             return
         self._closed = True
         _open_registries.discard(self)
+        for fd in self._reserve:
+            spawning.close_parent_only(fd)
         self.kill_all()
         self._workers.close(time.monotonic() + timeout_s)
         self._buried.extend(self._alive.values())

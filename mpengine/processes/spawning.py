@@ -10,6 +10,7 @@ P4. ``subprocess.Popen`` starts programs here but never reaps them: who started 
 """
 
 import contextlib
+import errno
 import marshal
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import types
 from collections.abc import Iterable, Mapping
 from multiprocessing import spawn
 from pathlib import Path
@@ -76,7 +78,7 @@ def make_preparation(environ: Mapping[str, str], *, fresh: bool = True) -> Prepa
         OSError: The current folder has been removed.
     """
     preparation: dict[str, object] = {
-        "environ": {**os.environ, **environ},
+        "environ": {**_environment(), **environ},
         "parent_pid": os.getpid(),
         "parent_name": multiprocessing.current_process().name,
     }
@@ -85,9 +87,25 @@ def make_preparation(environ: Mapping[str, str], *, fresh: bool = True) -> Prepa
     return preparation
 
 
+def _environment() -> dict[str, str]:
+    """The environment as it is, though another thread may delete variables meanwhile."""
+    return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
+
+
 def _standard_preparation() -> dict[str, object]:
     unset = multiprocessing.get_start_method(allow_none=True) is None
-    standard = spawn.get_preparation_data("mpengine")
+    lacks_main = "__main__" not in sys.modules
+    if lacks_main:  # some programs have taken it away; it is asked for its file
+        sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        standard = spawn.get_preparation_data("mpengine")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            errno.ENOENT, "the current folder has been removed: no worker can start there"
+        ) from error
+    finally:
+        if lacks_main:
+            del sys.modules["__main__"]
     if unset:
         # Asking has fixed the start method, and the user's own set_start_method would be refused from now on.
         multiprocessing.set_start_method(None, force=True)
@@ -139,7 +157,7 @@ def launch(target: str, parcel: object, pass_fds: Iterable[int], environ: Mappin
             [*_interpreter(), "-c", code],
             stdin=subprocess.DEVNULL,
             pass_fds=(orders_fd, *pass_fds),
-            env={**os.environ, **environ},
+            env={**_environment(), **environ},
             process_group=0,
         )
     finally:

@@ -14,6 +14,8 @@ R6. An item whose worker was killed since it had grown too large is run again al
 R7. A stage cannot be set up when one slot has lost ``SETUP_TRIES`` processes over it in a row, or more if
     ``crash_retries`` is more, and no worker has set it up meanwhile.  Deaths of several slots prove nothing: whatever
     kills from outside finds them all at the same thing.
+R8. Workers cannot be started when one slot has lost ``START_TRIES`` processes in a row before they said hello, and none
+    of any slot has said it meanwhile; each is started a little later than the one before.
 """
 
 from __future__ import annotations
@@ -65,12 +67,12 @@ class Deaths:
         self._verdicts = verdicts
         self._out = out
         self._crash_retries = crash_retries
-        self._failed_starts = 0
+        self._failed_starts: Counter[int] = Counter()  # in a row, by slot (R8)
         self._setup_deaths: dict[int, Counter[int]] = {}  # of each chain, by slot
 
     def note_greeting(self) -> None:
         """A worker has come up: those that did not are forgotten."""
-        self._failed_starts = 0
+        self._failed_starts.clear()
 
     def note_setup(self, chain: int) -> None:
         """A chain's stages were set up: the deaths before that are forgotten."""
@@ -94,12 +96,13 @@ class Deaths:
         for batch in begun:
             self._give_up_begun(batch, event)
         if not was_ready:
-            self._failed_starts += 1
-            if self._failed_starts >= START_TRIES:
+            self._failed_starts[worker.worker_id] += 1
+            if self._failed_starts[worker.worker_id] >= START_TRIES:
                 self._verdicts.end(f"workers die while they start: {event.how}", None)
         if self._verdicts.ending is None:
             worker.move(WorkerMove.START)
-            after_s = START_BACKOFF_S * 2 ** (self._failed_starts - 1) if self._failed_starts else 0.0
+            tries = self._failed_starts[worker.worker_id]
+            after_s = START_BACKOFF_S * 2 ** (tries - 1) if tries else 0.0
             self._out.append(commands.StartWorker(worker.worker_id, after_s))
 
     def _has_begun(self, batch: Batch, event: events.WorkerDied) -> bool:

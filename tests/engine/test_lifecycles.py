@@ -372,6 +372,7 @@ print([pair.left for pair in Engine(1).run([range(3), lambda x: Pair(x * SCALE)]
 WAYS = {
     "runpy": "import runpy; runpy.run_path('plain.py', run_name='__main__')",
     "exec with globals of its own": "exec(open('plain.py').read(), {'__name__': '__main__'})",
+    "no __main__": "import sys; del sys.modules['__main__']\nexec(open('plain.py').read(), {'__name__': 'cell'})",
     "exec like a notebook": "import types; cell = types.ModuleType('cell'); exec(open('plain.py').read(), vars(cell))",
 }
 

@@ -356,3 +356,18 @@ def test_surroundings_of_any_size_travel_without_waiting_for_the_reader(make_nes
     nest = make_nest(start_method)
     nest.start("leave", code=0, ballast=b"x" * 3_000_000)  # more than a pipe or a socket holds
     assert nest.wait_exit().exitcode == 0
+
+
+class Vanishing(dict):
+    """The environment, as it looks when another thread deletes a name between the asking for names and for its value."""
+
+    def __iter__(self):
+        return iter([*super().__iter__(), "GONE"])
+
+    def keys(self):
+        return list(self)
+
+
+def test_a_variable_that_another_thread_deletes_meanwhile_is_left_out(monkeypatch):
+    monkeypatch.setattr(os, "environ", Vanishing(os.environ))
+    assert "GONE" not in spawning.make_preparation({})["environ"]

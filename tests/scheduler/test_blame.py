@@ -249,11 +249,13 @@ def test_a_worker_that_dies_while_it_starts_is_started_again_later_and_later():
     assert start_delays(world) == [pytest.approx(0.2)]
 
 
-def test_the_third_one_in_a_row_ends_the_run_whoever_they_are():
+def test_the_third_one_in_a_row_of_a_slot_ends_the_run_and_others_prove_nothing():
     world = starting()
 
-    for number in (0, 1, 0):
+    for number in (0, 1, 0, 1):
         world.die(number)
+    assert not world.cancels
+    world.die(1)
 
     assert world.cancels[0].reason == "workers die while they start: SIGKILL"
     assert start_delays(world) == []
