@@ -359,7 +359,7 @@ def test_surroundings_of_any_size_travel_without_waiting_for_the_reader(make_nes
 
 
 class Vanishing(dict):
-    """The environment, as it looks when another thread deletes a name between the asking for names and for its value."""
+    """The environment, as it looks when another thread deletes a name after all names were asked for."""
 
     def __iter__(self):
         return iter([*super().__iter__(), "GONE"])
