@@ -19,10 +19,13 @@ PATIENCE_S = 5.0
 
 os.environ[COOKIE_NAME] = SESSION_COOKIE = secrets.token_hex(16)
 
-# What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts and interrupts:
-# that a signal is ignored is inherited, that it is handled is not.
+# What a shell starts in the background ignores Ctrl-C and the like, and so would every program that a test starts and
+# interrupts: that a signal is ignored is inherited, that it is handled is not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for _signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(_signum) is signal.SIG_IGN:
+        signal.signal(_signum, signal.SIG_DFL)
 
 
 def pytest_collection_finish():

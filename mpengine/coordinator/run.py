@@ -163,7 +163,7 @@ class Run:
         except RuntimeError as error:  # there are too many, or the interpreter is on its way out
             self._coordinator.give_up(error)
             self._coordinator.see_off(keep=False, grace_s=self._options.grace_s)
-            msg = f"a run needs threads, and none can be started: {error}"
+            msg = f"a run needs threads, and none can be started: {explained(error)}"
             raise EngineError(msg) from error
 
     def _body(self) -> None:

@@ -2,7 +2,8 @@
 
 Q1. It is started with the first worker, and again with the next one should it have died.
 Q2. Telling it never waits: what its socket does not take is left to its last look, which is at everything.
-Q3. When it was not done, the registry looks itself.
+Q3. When it was not done, or could not be started, the registry looks itself at the end.  Then only what user code has
+    started in sessions of its own outlives a coordinator that is killed.
 """
 
 import contextlib
@@ -34,17 +35,20 @@ class GuardianLink:
         self._identity: ProcessIdentity | None = None
         self._link: socket.socket | None = None
         self._past: list[ProcessIdentity] = []
+        self._is_missed = False
 
     def start(self) -> None:
-        """Start it, unless it runs already.
-
-        Raises:
-            OSError: The program could not be started.
-        """
+        """Start it, unless it runs already; where no program can be started, go on without it (Q3)."""
         if self._identity is not None:
             if self._identity.is_alive():
                 return
             self._bury()
+        try:
+            self._launch()
+        except OSError:
+            self._is_missed = True
+
+    def _launch(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.ExitStack() as on_error:  # descriptors may run out
             on_error.callback(ours.close)
@@ -73,11 +77,13 @@ class GuardianLink:
     def close(self, deadline_at: float) -> None:
         """Let it have its last look, and bury it; by force when it is not done by the deadline."""
         if self._identity is None or self._link is None:
+            if self._is_missed:
+                kill_orphans((), self._cookie, _VERIFY_S)
             return
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_WR)
         wait_gone([self._identity], max(0.0, deadline_at - time.monotonic()))
-        if self._bury() != 0:
+        if self._bury() != 0 or self._is_missed:
             kill_orphans((), self._cookie, _VERIFY_S)  # Q3
 
     def _bury(self) -> int:

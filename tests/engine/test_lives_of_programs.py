@@ -72,9 +72,8 @@ def check(done, expected, status=0):
 def test_a_run_may_begin_while_what_is_registered_for_the_exit_is_called(run_program, how):
     done = run_program(HEAD + AT_EXIT[how])
     if sys.version_info[:2] == (3, 12):  # which starts no thread at that time
-        assert done.stdout.startswith(
-            "EngineError a run needs threads, and none can be started: can't create new thread"
-        )
+        assert done.stdout.startswith("EngineError a run needs threads, and none can be started: ")
+        assert "can't create new thread" in done.stdout
         assert (done.stderr, done.returncode) == ("", 0)
     else:
         pids = done.stdout.partition("]")[2].strip()
@@ -273,7 +272,7 @@ def test_a_run_for_which_no_thread_can_be_started_is_refused_in_words_and_leaves
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(EngineError, match="none can be started: can't start new thread"):
+        with pytest.raises(EngineError, match="none can be started: RuntimeError: can't start new thread"):
             engine.run([range(3), stages.keep])
     assert engine.run([range(3), stages.keep]).unwrap().values == [0, 1, 2]
 

@@ -178,7 +178,8 @@ def test_workers_that_kill_each_other_lose_and_double_nothing(make_engine, tmp_p
             me = psutil.Process()
             for sibling in me.parent().children():
                 if sibling.pid != me.pid:
-                    sibling.kill()
+                    with contextlib.suppress(psutil.NoSuchProcess):  # another one was faster
+                        sibling.kill()
         return x
 
     result = make_engine("fork", workers=3, crash_retries=20).run([range(150), kill_a_sibling])

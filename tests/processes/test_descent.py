@@ -110,6 +110,21 @@ def test_a_guardian_that_is_killed_is_replaced_and_what_it_has_missed_is_found(m
     assert still_there(told) == set()
 
 
+def test_where_no_guardian_can_be_started_workers_are_and_what_they_leave_is_found_at_the_end(make_nest, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "no program may be started here")
+
+    monkeypatch.setattr("mpengine.processes.spawning.launch", refuse)
+    nest = make_nest("fork")
+    nest.start("start_all_kinds_of_grandchildren")
+    nest.wait_notice(Started)
+    told = found_again(json.loads(nest.read()), "fork")
+    assert nest.registry._workers.others() == ()
+    nest.registry.close()
+
+    assert still_there(told) == set()
+
+
 def test_a_fork_of_a_fork_ends_with_the_first_process_l5():
     told_r, told_w = os.pipe()
     parent_r, parent_w = os.pipe()
