@@ -43,6 +43,11 @@ class Deadlines:
         self._killed: set[tuple[int, int]] = set()
         self._leaving: dict[int, float] = {}
 
+    @property
+    def has_any(self) -> bool:
+        """Whether anybody is watched at all."""
+        return bool(self._watched or self._leaving)
+
     def watch(self, worker_id: int, batch_id: int, timeout_s: float, at: float) -> None:
         """A worker is sent a batch with calls that may take ``timeout_s`` seconds at the shortest."""
         watched = self._watched.setdefault(worker_id, _Watched({}, at + timeout_s))

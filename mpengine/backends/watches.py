@@ -40,17 +40,30 @@ class Watches:
         self._pressure = MemoryPressure(memory_groups(), warn)
         self._stillness = Stillness(warn)
         self._oom_kills = oom_kills()
+        self._look_at = 0.0  # when the first of them has to, but for the deadlines
 
     def wait_s(self, at: float, timeout_s: float | None) -> float:
         """Return the seconds until the first of them has to look, or ``timeout_s`` if that is less."""
-        waits_s = (timeout_s, self.deadlines.wait_s(at), self._memory.wait_s(at), self._pressure.wait_s(at))
-        return min(wait_s for wait_s in (*waits_s, self._stillness.wait_s(at)) if wait_s is not None)
+        wait_s = max(0.0, self._look_at - at)
+        if timeout_s is not None and timeout_s < wait_s:
+            wait_s = timeout_s
+        due_s = self.deadlines.wait_s(at) if self.deadlines.has_any else None
+        return wait_s if due_s is None else min(wait_s, due_s)
 
     def look(self, fleet: Fleet, at: float) -> list[events.Event]:
-        """Have all of them look whose time it is, and return what is to be told."""
-        self.deadlines.enforce(fleet, at)
+        """Have all of them look whose time it is, and return what is to be told.
+
+        The loop comes here with every batch, and mostly nobody's time has come.
+        """
+        if self.deadlines.has_any:
+            self.deadlines.enforce(fleet, at)
+        if at < self._look_at:
+            return []
         self._stillness.look(fleet, at)
-        return [*self._memory.look(fleet, at), *self._pressure.look(at)]
+        told = [*self._memory.look(fleet, at), *self._pressure.look(at)]
+        waits_s = (self._stillness.wait_s(at), self._memory.wait_s(at), self._pressure.wait_s(at))
+        self._look_at = at + min(wait_s for wait_s in waits_s if wait_s is not None)
+        return told
 
     def death_of(self, at: float, lost: Lost) -> events.WorkerDied:
         """Return the event of a process being gone, with what was done to it."""
