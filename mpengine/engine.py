@@ -368,7 +368,8 @@ class Engine:
         self._is_closed = True
         if os.getpid() != self._pid:
             return  # a forked child's copy: the workers are the parent's
-        with signals_held(lambda: None if self._backend is None else self._backend.hurry()):
+        closing = self._backend  # it is what has to hurry, also when it is no longer the engine's
+        with signals_held(lambda: None if closing is None else closing.hurry()):
             run = self._run
             if run is not None:
                 run.end("the engine was closed")

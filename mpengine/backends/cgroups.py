@@ -7,6 +7,7 @@ the container's own part of the tree, and the walk ends at its top.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 ROOT = Path("/")
 _MOUNT = "sys/fs/cgroup"
+_DROPPABLE_FIRST = {"total_inactive_file", "total_active_file"}
+_DROPPABLE_SECOND = {"inactive_file", "active_file", "slab_reclaimable"}
 _NO_LIMIT = 1 << 60  # version 1 has a number near the largest there is
 
 
@@ -68,18 +71,19 @@ class MemoryGroup:
     is_second: bool
 
     def used(self) -> int:
-        """Return the bytes that are in use and cannot just be dropped: page cache that is idle does not count.
+        """Return the bytes that are in use and cannot just be dropped: page cache does not count.
 
         Raises:
             OSError, ValueError: the group has gone, or does not tell.
         """
         usage = "memory.current" if self.is_second else "memory.usage_in_bytes"
-        idle = "inactive_file" if self.is_second else "total_inactive_file"
+        droppable = _DROPPABLE_SECOND if self.is_second else _DROPPABLE_FIRST
+        used = int((self.folder / usage).read_text())
         for line in (self.folder / "memory.stat").read_text().splitlines():
             name, _, amount = line.partition(" ")
-            if name == idle:
-                return int((self.folder / usage).read_text()) - int(amount)
-        return int((self.folder / usage).read_text())
+            if name in droppable:
+                used -= int(amount)
+        return max(0, used)
 
 
 def memory_groups(root: Path = ROOT) -> list[MemoryGroup]:
@@ -97,11 +101,14 @@ def memory_groups(root: Path = ROOT) -> list[MemoryGroup]:
 
 
 def oom_kills(root: Path = ROOT) -> int:
-    """Return how many processes of this machine the kernel has killed for want of memory; 0 when it does not say."""
-    try:
-        for line in (root / "proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    except (OSError, ValueError):
-        pass
+    """Return how many processes the kernel has killed for want of memory; 0 when it does not say.
+
+    It is asked for this process's own control group, and where that does not count, for the machine.
+    """
+    places = [folder / name for folder in groups("memory", root) for name in ("memory.events", "memory.oom_control")]
+    for path in (*places, root / "proc/vmstat"):
+        with contextlib.suppress(OSError, ValueError):
+            for line in path.read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
     return 0

@@ -49,6 +49,7 @@ class Lost:
     record: SlotRecord | None
     stack: Stack
     peak_rss: int = 0
+    is_ours: bool = False  # whether it was this fleet that has killed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class Fleet:
 
     def kill(self, link: Link) -> None:
         """Kill a worker, group and all; its end is told like any other."""
+        link.is_killed = True
         self._registry.kill(link.worker_id)
 
     def send_signal(self, link: Link, signum: int) -> None:
@@ -191,10 +193,11 @@ class Fleet:
                 while self._hear(link, happened):
                     pass  # all that it had sent before it died counts
                 stack = read_words(self._block.fd, self._block.words_start(notice.worker_id))
-                record = link.slot.read()
-                happened.append(
-                    Lost(notice.worker_id, link.generation, notice.exitcode, record, stack, notice.peak_rss)
+                record, exitcode = link.slot.read(), notice.exitcode
+                lost = Lost(
+                    link.worker_id, link.generation, exitcode, record, stack, notice.peak_rss, is_ours=link.is_killed
                 )
+                happened.append(lost)
                 self._drop(link)
 
     def _drop(self, link: Link) -> None:

@@ -28,6 +28,7 @@ class Link:
     Attributes:
         greeted: whether it has said hello.
         is_closed: whether its outbox has come to its end.
+        is_killed: whether it was killed from here.
         items: how many it has done, in this run and before.
         served: the number of the last run that it has torn down.
     """
@@ -47,6 +48,7 @@ class Link:
             on_error.pop_all()
         self.greeted = False
         self.is_closed = False
+        self.is_killed = False
         self.served = 0
         self.items = 0
         for fd in self._own_fds():

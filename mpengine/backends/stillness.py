@@ -5,7 +5,8 @@ V1. A worker that has given no sign of life since the last look, ``LOOK_S`` befo
 V2. One that is found stopped at two looks in a row is told to go on (SIGCONT): it loses nothing by it.  When the looks
     were far apart, this very process was stopped as well, and the second look counts as the first.
 V3. One that has been told so ``MOST_STOPS`` times and is stopped again is killed; its death is told like any other.
-V4. The fork server is looked at in the same way, and always told to go on: nobody else has any business with it.
+V4. The fork server (or the guardian, under ``fork``) is looked at in the same way, and always told to go on: nobody
+    else has any business with it.
 V5. One under a debugger is no concern of ours: the kernel tells that apart.
 """
 

@@ -69,7 +69,7 @@ class Watches:
         """Return the event of a process being gone, with what was done to it."""
         timed_out = self.deadlines.bury(lost.worker_id, lost.generation)
         excess = self._memory.bury(lost.worker_id, lost.generation)
-        is_oom = not timed_out and excess is None and lost.exitcode == -signal.SIGKILL and self._has_oom_killed()
+        is_oom = not lost.is_ours and lost.exitcode == -signal.SIGKILL and self._has_oom_killed()
         return death_from(at, lost, timed_out=timed_out, excess=excess, is_oom=is_oom)
 
     def _has_oom_killed(self) -> bool:

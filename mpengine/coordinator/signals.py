@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM while a run waits in the main thread: the first cancels in order, the next one at once.
 
 None is lost: one that comes too late to cancel anything is an ending all the same (``Run.with_interrupt``), and one
-that comes while something is being seen off is raised when that is done.
+that comes while something is being seen off is raised when that is done.  (But what is raised while the collector sees
+an iterator off that nobody has closed, Python itself writes to standard error, and goes on.)
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ Q3. When it was not done, or could not be started, the registry looks itself at 
 """
 
 import contextlib
-import os
+import errno
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -18,7 +19,7 @@ from mpengine.processes.identity import ProcessIdentity, wait_gone
 from mpengine.processes.orphans import kill_orphans
 from mpengine.worker.descent import COOKIE_NAME
 from mpengine.worker.guardian import GuardianBoot
-from mpengine.worker.nursery import kill_group
+from mpengine.worker.nursery import kill_and_bury
 
 _VERIFY_S: Final = 1.0
 
@@ -49,15 +50,17 @@ class GuardianLink:
             self._is_missed = True
 
     def _launch(self) -> None:
+        if getattr(sys, "frozen", False) or not sys.executable:
+            raise FileNotFoundError(errno.ENOENT, "no interpreter, but a program that would start itself again")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.ExitStack() as on_error:  # descriptors may run out
             on_error.callback(ours.close)
             with theirs:
                 orders = GuardianBoot(theirs.fileno(), self._cookie)
-                # It does not bear the cookie that it looks for.
-                pid = spawning.launch("mpengine.worker.guardian:run_guardian", orders, (theirs.fileno(),), {})
-            on_error.callback(os.waitpid, pid, 0)
-            on_error.callback(kill_group, pid)
+                environ = {COOKIE_NAME: ""}  # it does not bear the cookie that it looks for, nor one of an outer engine
+                target = "mpengine.worker.guardian:run_guardian"
+                pid = spawning.launch(target, orders, (theirs.fileno(),), environ)
+            on_error.callback(kill_and_bury, pid)
             identity = ProcessIdentity.of(pid)
             on_error.pop_all()
         ours.settimeout(0)
@@ -94,12 +97,7 @@ class GuardianLink:
         spawning.forget(self._link.fileno())
         self._link.close()
         self._identity = self._link = None
-        kill_group(pid)
-        try:
-            _, status = os.waitpid(pid, 0)
-        except ChildProcessError:
-            return -1
-        return os.waitstatus_to_exitcode(status)
+        return kill_and_bury(pid)
 
     def abandon(self) -> None:
         """In a forked child: the guardian is not its own.  Its socket has been closed already."""

@@ -140,8 +140,7 @@ class NurseryLink:
             )
             fds = (theirs.fileno(), lifeline_r)
             pid = spawning.launch("mpengine.worker.nursery:run_nursery", orders, fds, self._environ)
-            on_error.callback(os.waitpid, pid, 0)
-            on_error.callback(nursery.kill_group, pid)
+            on_error.callback(nursery.kill_and_bury, pid)
             identity = ProcessIdentity.of(pid)
             on_error.pop_all()
         ours.settimeout(0)
@@ -236,12 +235,7 @@ class NurseryLink:
                 running.link.shutdown(socket.SHUT_WR)
             _wait_end_of_file(running.link, deadline_at)
         running.link.close()
-        nursery.kill_group(running.pid)  # with what preloaded modules have started
-        try:
-            _, status = os.waitpid(running.pid, 0)
-        except ChildProcessError:
-            return nursery.UNKNOWN_EXITCODE
-        return os.waitstatus_to_exitcode(status)
+        return nursery.kill_and_bury(running.pid)  # with what preloaded modules have started
 
     def doom_unborn(self) -> list[Notice]:
         """See to it that no start without an answer becomes a worker that stays."""

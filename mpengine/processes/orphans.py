@@ -1,9 +1,10 @@
 """Ending processes that nobody buries any more: their parent, the nursery, has died before them."""
 
+import time
 from collections.abc import Collection
 
 from mpengine.processes.identity import ProcessIdentity, wait_gone
-from mpengine.worker.descent import bearers_of, kill
+from mpengine.worker.descent import kill_bearers
 from mpengine.worker.nursery import kill_group
 
 
@@ -18,10 +19,9 @@ def kill_orphans(leaders: Collection[ProcessIdentity], cookie: str, timeout_s: f
         cookie: Of the registry that started them.
         timeout_s: How long to wait at most.
     """
+    give_up_at = time.monotonic() + timeout_s
     alive = [leader for leader in leaders if leader.is_alive()]
     for leader in alive:
         kill_group(leader.pid)
-    strays = [ProcessIdentity.of(pid) for pid in bearers_of(cookie)]
-    for stray in strays:
-        kill(stray.pid)
-    wait_gone([*alive, *strays], timeout_s)
+    kill_bearers(cookie, give_up_at)
+    wait_gone(alive, max(0.0, give_up_at - time.monotonic()))

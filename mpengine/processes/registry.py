@@ -59,7 +59,9 @@ class ProcessRegistry:
             raise ValueError(f"start_method must be one of {', '.join(START_METHODS)}, not {start_method!r}")
         if start_method == "fork" and not hasattr(os, "pidfd_open"):
             raise OSError("start_method='fork' needs pidfd_open, which this system lacks: use 'forkserver'")
-        self.cookie: str = secrets.token_hex(16)
+        # In a worker of another engine it is a part of that worker's cookie: what is left here is found from there too.
+        outer = os.environ.get(COOKIE_NAME)
+        self.cookie: str = f"{outer}.{secrets.token_hex(8)}" if outer else secrets.token_hex(8)
         variables = {**(environ or {}), COOKIE_NAME: self.cookie}
         with contextlib.ExitStack() as on_error:  # descriptors may run out at each of these
             self._epoll = select.epoll()

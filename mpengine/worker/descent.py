@@ -8,7 +8,7 @@ A1. The nursery is a subreaper: an orphan below it becomes its child, however fa
 A2. A program that was started in a worker carries a cookie in its environment, which names registry and worker.  It is
     killed when that worker is gone; the daemon of a worker that lives is left alone.
 A3. One with no cookie of this registry was given an environment of its own.  Nobody can tell whose it was; it is killed
-    when the next worker dies, for most often that is the one it has just lost.
+    when the next worker dies, for most often that is the one it has just lost, and never at another time.
 A4. One with the registry's cookie alone was forked and has started no program.  It ends by its lifelines (rule L5 of
     `mpengine.worker.lifeline`), and with the nursery at the latest.
 A5. What is killed may leave children; they come up the same way, and are looked at when it has been buried.
@@ -16,7 +16,9 @@ A5. What is killed may leave children; they come up the same way, and are looked
 
 import contextlib
 import os
+import select
 import signal
+import time
 from collections.abc import Collection
 from typing import Final
 
@@ -32,11 +34,11 @@ def tagged(cookie: str, worker_id: int, generation: int) -> str:
 
 def adopt_orphans() -> bool:
     """Have whatever is orphaned below this process become its child (A1); returns whether the kernel can."""
-    import ctypes
-
     try:
+        import ctypes
+
         result: int = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    except (OSError, AttributeError):
+    except (ImportError, OSError, AttributeError):  # some Pythons come without ctypes
         return False
     return result == 0
 
@@ -64,21 +66,53 @@ def cookie_of(pid: int) -> str:
     return ""
 
 
-def kill(pid: int) -> None:
-    """Kill a process that may have gone by itself."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+def kill(pid: int) -> bool:
+    """Kill a child of this process, which keeps its number until it is buried; returns whether that was allowed."""
+    try:
         os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def end_all_children() -> None:
-    """Kill whatever is a child of this process, and bury it, until there is none; waits for the kernel alone."""
+    """Kill whatever is a child of this process, and bury it, until none is left that may be killed."""
     with contextlib.suppress(ChildProcessError):
-        while True:
-            for pid in children_of(os.getpid()):
-                kill(pid)
+        while sum(map(kill, children_of(os.getpid()))):  # what runs as another user, by sudo, may not be waited for
             os.waitpid(-1, 0)
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+
+
+def kill_bearers(cookie: str, give_up_at: float) -> bool:
+    """Kill all processes of this machine that bear a cookie, and what they have started meanwhile.
+
+    Args:
+        cookie: A registry's or a worker's.
+        give_up_at: When to stop, on the monotonic clock.
+
+    Returns:
+        Whether none is left.
+    """
+    while found := bearers_of(cookie):
+        with contextlib.ExitStack() as stack:
+            ended = select.poll()
+            left = 0
+            for pid in found:
+                with contextlib.suppress(OSError):  # it has gone, or may not be killed
+                    pidfd = os.pidfd_open(pid)
+                    stack.callback(os.close, pidfd)
+                    if belongs(cookie_of(pid), cookie):  # asked once more: the number may be a stranger's by now
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                        ended.register(pidfd, select.POLLIN)
+                        left += 1
+            while left and (at := time.monotonic()) < give_up_at:
+                for pidfd, _ in ended.poll((give_up_at - at) * 1000):
+                    ended.unregister(pidfd)
+                    left -= 1
+        if time.monotonic() >= give_up_at:
+            return False
+    return True
 
 
 class Strays:
@@ -92,6 +126,7 @@ class Strays:
         self._cookie = cookie
         # What preloaded modules have started is the nursery's own.
         self._kept = frozenset(children_of(os.getpid())) if adopt_orphans() else frozenset()
+        self._is_after_death = False
 
     def bury(self, workers: Collection[int]) -> bool:
         """Collect the exit statuses of those that have ended; returns whether there were any."""
@@ -104,19 +139,24 @@ class Strays:
                 buried = True
         return buried
 
-    def kill_left(self, workers: Collection[int], cookies: Collection[str]) -> None:
+    def kill_left(self, workers: Collection[int], cookies: Collection[str], *, has_died: bool) -> None:
         """Kill those whose worker is gone.
 
         Args:
             workers: The numbers of the workers that are alive.
             cookies: Theirs.
+            has_died: Whether a worker has died just now.
         """
-        for pid in children_of(os.getpid()):
-            if pid not in workers and pid not in self._kept and not self._is_spared(cookie_of(pid), cookies):
-                kill(pid)
+        self._is_after_death |= has_died
+        strays = [pid for pid in children_of(os.getpid()) if pid not in workers and pid not in self._kept]
+        killed = [pid for pid in strays if not self._is_spared(cookie_of(pid), cookies) and kill(pid)]
+        if not killed:
+            self._is_after_death = False  # and with it all that came up when it and its like were killed (A5)
 
     def _is_spared(self, cookie: str, cookies: Collection[str]) -> bool:
-        return cookie == self._cookie or cookie in cookies
+        if not belongs(cookie, self._cookie):
+            return not self._is_after_death  # A3
+        return cookie == self._cookie or any(belongs(cookie, owner) for owner in cookies)
 
 
 def _numbers() -> list[int]:

@@ -7,24 +7,22 @@ This process finds it by its cookie (rule A2 of `mpengine.worker.descent`) among
              --- end of file: it has gone itself, or is done: all that bears the registry's cookie --->
 
 Z1. It holds nothing that anybody waits for, and answers nothing (K1).  The end of its socket says that it is done.
-Z2. What has been given an environment of its own and has left the worker's process group is not found.
+Z2. What has left the worker's process group is not found where it was given an environment of its own, or was forked,
+    started no program, and has closed its descriptors, the lifelines with them (as daemons do).
 """
 
-import contextlib
 import os
 import pickle
-import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from mpengine.worker import boot
-from mpengine.worker.descent import bearers_of, kill
+from mpengine.worker.descent import kill_bearers
 
-COOKIE_LIMIT_BYTES: Final = 256
+COOKIE_LIMIT_BYTES: Final = 8_192
 _PATIENCE_S: Final = 1.0
 
 
@@ -51,29 +49,8 @@ def run_guardian(parcel: bytes) -> NoReturn:
     with socket.socket(fileno=orders.socket_fd) as link:
         try:
             while content := link.recv(COOKIE_LIMIT_BYTES):
-                kill_bearers(content.decode())
+                kill_bearers(content.decode(), time.monotonic() + _PATIENCE_S)
         except ConnectionResetError:
             pass  # the registry went with something unread; as good as the end
-        kill_bearers(orders.cookie)
-    os._exit(0)
-
-
-def kill_bearers(cookie: str) -> None:
-    """Kill all that bears a cookie, and what they have started meanwhile, until nothing does."""
-    give_up_at = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < give_up_at and (found := bearers_of(cookie)):
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError), _watched(pid) as ended:
-                kill(pid)
-                ended.poll(max(0.0, give_up_at - time.monotonic()) * 1000)
-
-
-@contextlib.contextmanager
-def _watched(pid: int) -> Iterator[select.poll]:
-    pidfd = os.pidfd_open(pid)
-    try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        yield poll
-    finally:
-        os.close(pidfd)
+        is_clean = kill_bearers(orders.cookie, time.monotonic() + _PATIENCE_S)
+    os._exit(0 if is_clean else 1)

@@ -302,9 +302,10 @@ class _Nursery:
             burial = bury_nowait(pid)
             if burial is not None:
                 self._tell_death(pid, burial)
-        if strays.bury(self._children.keys()) or len(self._children) < alive:  # N7
+        has_died = len(self._children) < alive
+        if strays.bury(self._children.keys()) or has_died:  # N7
             cookies = {tagged(self._cookie, child.worker_id, child.generation) for child in self._children.values()}
-            strays.kill_left(self._children.keys(), cookies)
+            strays.kill_left(self._children.keys(), cookies, has_died=has_died)
 
     def _tell_death(self, pid: int, burial: "Burial") -> None:
         child = self._children.pop(pid)
@@ -348,6 +349,17 @@ def bury_nowait(pid: int) -> Burial | None:
     except ChildProcessError:
         return Burial(UNKNOWN_EXITCODE)
     return Burial(os.waitstatus_to_exitcode(status), used.ru_maxrss * _MAXRSS_UNIT)
+
+
+def kill_and_bury(pid: int) -> int:
+    """Kill a child with its group, and wait for it; returns its exit code, `UNKNOWN_EXITCODE` where others know it."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # else the number may be a stranger's by now
+        kill_group(pid)
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:
+        return UNKNOWN_EXITCODE
+    return os.waitstatus_to_exitcode(status)
 
 
 def kill_group(pid: int) -> None:

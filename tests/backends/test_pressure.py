@@ -99,7 +99,7 @@ def test_version_2_tells_its_limit_and_what_is_in_use_without_idle_cache(tmp_pat
         "proc/self/cgroup": "0::/outer/inner\n",
         "sys/fs/cgroup/outer/memory.max": "5000\n",
         "sys/fs/cgroup/outer/memory.current": "4000\n",
-        "sys/fs/cgroup/outer/memory.stat": "anon 7\ninactive_file 1500\nactive_file 3\n",
+        "sys/fs/cgroup/outer/memory.stat": "anon 7\ninactive_file 1400\nactive_file 90\nslab_reclaimable 10\n",
         "sys/fs/cgroup/outer/inner/memory.max": "max\n",
     })  # fmt: skip
     assert memory_groups(tmp_path) == [MemoryGroup(tmp_path / "sys/fs/cgroup/outer", 5000, is_second=True)]
@@ -128,3 +128,12 @@ def test_the_kernel_counts_those_it_has_killed(tmp_path, text, kills):
     write(tmp_path, {"proc/vmstat": text})
     assert oom_kills(tmp_path) == kills
     assert oom_kills(tmp_path / "nowhere") == 0
+
+
+def test_its_own_control_group_counts_and_not_what_others_have_met(tmp_path):
+    write(tmp_path, {
+        "proc/vmstat": "oom_kill 12\n",
+        "proc/self/cgroup": "0::/here\n",
+        "sys/fs/cgroup/here/memory.events": "oom 1\noom_kill 3\n",
+    })  # fmt: skip
+    assert oom_kills(tmp_path) == 3

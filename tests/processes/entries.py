@@ -98,6 +98,15 @@ def start_daemon(become):
     return daemon
 
 
+def start_daemon_and_shorter_ones(boot):
+    """Start a daemon that shows no cookie, and tell its pid; then another orphan, which ends at once."""
+    daemon = start_daemon(lambda: os.execve("/bin/sleep", ["sleep", "60"], {}))
+    start_daemon(lambda: os._exit(0))
+    os.write(boot.outbox_fd, json.dumps(daemon).encode())
+    while True:
+        signal.pause()
+
+
 def start_grandchild_and_leave(boot):
     program = subprocess.Popen(["sleep", "60"])
     os.write(boot.outbox_fd, json.dumps(program.pid).encode())

@@ -61,6 +61,22 @@ def test_what_another_worker_has_started_stays(nest, start_family):
     assert alive == told.keys()
 
 
+def test_the_daemon_of_a_worker_stays_while_that_lives_whatever_else_it_has_started_ends(make_nest):
+    nest = make_nest("forkserver")
+    nest.start("start_daemon_and_shorter_ones")
+    identity = nest.wait_notice(Started).identity
+    daemon = int(nest.read())
+    # What follows comes when the short one has ended and been buried.
+    (nursery,) = nest.registry._workers.others()
+    while len(descent.children_of(nursery.pid)) > 2:
+        pass
+    assert psutil.pid_exists(daemon)
+    os.kill(identity.pid, signal.SIGKILL)
+    nest.wait_exit()
+
+    assert gone_in_time([daemon]) == []
+
+
 def test_all_ends_when_the_registry_is_closed(nest, start_family):
     _, told = start_family()
     nest.registry.close()
