@@ -115,7 +115,7 @@ class Scheduler:
             events.DeliveryRefused: self._on_delivery_refused,
             events.HandlerReturned: self._verdicts.handled,
             events.TimePassed: lambda _: None,
-            events.CancelRequested: self._on_cancel_requested,
+            events.CancelRequested: lambda event: self._cancel(event.reason, event.error),
         }
 
     def handle(self, event: events.Event) -> list[Command]:
@@ -204,9 +204,6 @@ class Scheduler:
         self.requested = 0
         self._source_failure = event
 
-    def _on_cancel_requested(self, event: events.CancelRequested) -> None:
-        self._cancel(event.reason, event.error)
-
     def _cancel(self, reason: str, error: Any = None, failure: commands.ReportFailure | None = None) -> None:
         if self.state not in (RunState.PENDING, RunState.RUNNING):
             return  # the first reason wins
@@ -278,8 +275,10 @@ class Scheduler:
     # ------------------------------------------------------------------ workers
 
     def _on_worker_ready(self, event: events.WorkerReady) -> None:
-        self._deaths.note_greeting()
         worker = self.crew[event.worker_id]
+        if worker.life is WorkerLife.ABSENT:
+            return  # left from an earlier run, and no use in this one, which has no stage for processes
+        self._deaths.note_greeting()
         worker.move(WorkerMove.GREET)
         worker.quota = None
         if self.settings.max_items is not None and worker.only is None:
@@ -293,6 +292,8 @@ class Scheduler:
 
     def _on_worker_died(self, event: events.WorkerDied) -> None:
         worker = self.crew[event.worker_id]
+        if worker.life is WorkerLife.ABSENT:
+            return
         was_ready, was_leaving = worker.is_ready, worker.life is WorkerLife.LEAVING
         worker.move(WorkerMove.DIE)
         worker.deaths += not was_leaving

@@ -204,7 +204,8 @@ def _judge_values(
         faults.append(Fault(LOST, f"{len(lost)} values did not come: {_show(lost)}"))
     if terms.ordered and not doubled:
         got = [key for key in keys if key in known]
-        wanted = [key for key in expected if key in came]
+        left = Counter(came)
+        wanted = [key for key in expected if left[key] > 0 and not left.subtract([key])]
         indices = [key[0] for key in keys]
         if wanted[: len(got)] != got or indices != sorted(indices):
             faults.append(Fault(REORDERED, f"not in order, first at {_first_difference(wanted, got)}"))
