@@ -1,9 +1,9 @@
 """The registry's end of its guardian, which ends what workers of the start method ``fork`` have started elsewhere.
 
 Q1. It is started with the first worker, and again with the next one should it have died.
-Q2. Telling it never waits: what its socket does not take is left to its last look, which is at everything.
-Q3. When it was not done, or could not be started, the registry looks itself at the end.  Then only what user code has
-    started in sessions of its own outlives a coordinator that is killed.
+Q2. Telling it never waits: what its socket does not take is left to the last look, which is at everything.
+Q3. At the end the registry looks itself: what the guardian has missed, or what it would have done had it been there.
+    Where it could not be started, what user code has started in sessions of its own outlives a killed coordinator.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from mpengine.processes import spawning
-from mpengine.processes.identity import ProcessIdentity, wait_gone
+from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.orphans import kill_orphans
 from mpengine.worker.descent import COOKIE_NAME
 from mpengine.worker.guardian import GuardianBoot
@@ -78,16 +78,16 @@ class GuardianLink:
         return tuple(self._past) if self._identity is None else (*self._past, self._identity)
 
     def close(self, deadline_at: float) -> None:
-        """Let it have its last look, and bury it; by force when it is not done by the deadline."""
-        if self._identity is None or self._link is None:
-            if self._is_missed:
-                kill_orphans((), self._cookie, _VERIFY_S)
-            return
-        with contextlib.suppress(OSError):
-            self._link.shutdown(socket.SHUT_WR)
-        wait_gone([self._identity], max(0.0, deadline_at - time.monotonic()))
-        if self._bury() != 0 or self._is_missed:
-            kill_orphans((), self._cookie, _VERIFY_S)  # Q3
+        """Have a last look in its place, which costs less than to wait for it, and bury it.
+
+        Args:
+            deadline_at: How long that may take, on the monotonic clock.
+        """
+        was_wanted = self._identity is not None or self._is_missed
+        if self._identity is not None:
+            self._bury()
+        if was_wanted:
+            kill_orphans((), self._cookie, min(_VERIFY_S, max(0.0, deadline_at - time.monotonic())))
 
     def _bury(self) -> int:
         assert self._identity is not None  # noqa: S101 - both callers have looked

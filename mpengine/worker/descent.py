@@ -78,10 +78,12 @@ def kill(pid: int) -> bool:
 def end_all_children() -> None:
     """Kill whatever is a child of this process, and bury it, until none is left that may be killed."""
     with contextlib.suppress(ChildProcessError):
-        while sum(map(kill, children_of(os.getpid()))):  # what runs as another user, by sudo, may not be waited for
-            os.waitpid(-1, 0)
+        while True:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+            if not sum(map(kill, children_of(os.getpid()))):
+                return  # what runs as another user, by sudo, may not be killed, and is not waited for
+            os.waitpid(-1, 0)
 
 
 def kill_bearers(cookie: str, give_up_at: float) -> bool:

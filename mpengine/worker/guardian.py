@@ -19,7 +19,6 @@ import time
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from mpengine.worker import boot
 from mpengine.worker.descent import kill_bearers
 
 COOKIE_LIMIT_BYTES: Final = 8_192
@@ -42,7 +41,7 @@ class GuardianBoot:
 def run_guardian(parcel: bytes) -> NoReturn:
     """Serve until the socket ends; `parcel` is a pickled `GuardianBoot` from the parent's own memory file."""
     orders: GuardianBoot = pickle.loads(parcel)  # noqa: S301 - written by the parent, in a file without a name
-    boot.hide_from_programs(orders.socket_fd)
+    os.set_inheritable(orders.socket_fd, False)  # noqa: FBT003 - takes no names
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -318,6 +318,9 @@ class _Nursery:
     def _end_all(self) -> None:
         for pid in self._children:
             kill_group(pid)
+        for pid in self._children:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
         end_all_children()
 
 
