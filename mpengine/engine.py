@@ -1,7 +1,6 @@
 """The engine: what a user holds.  ``run`` to the end, ``iter`` as results come, ``cancel`` from anywhere.
 
-The caller's thread is the consumer: it unpacks results and waits; the loop has a thread of its own.  (With the inline
-backend there is one thread only, and the loop takes its steps when the consumer wants the next result.)
+The caller's thread is the consumer: it unpacks results and waits; the loop has a thread of its own, though not inline.
 """
 
 from __future__ import annotations
@@ -368,8 +367,8 @@ class Engine:
         self._is_closed = True
         if os.getpid() != self._pid:
             return  # a forked child's copy: the workers are the parent's
-        closing = self._backend  # it is what has to hurry, also when it is no longer the engine's
-        with signals_held(lambda: None if closing is None else closing.hurry()):
+        closing = self._backend  # what has to hurry, also when it is no longer the engine's
+        with signals_held(closing.hurry if closing is not None else lambda: None):
             run = self._run
             if run is not None:
                 run.end("the engine was closed")
