@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +102,15 @@ def _install_what_can_be(inside: str, lock: Path) -> list[str]:
             reasons = [said for said in done.stdout.splitlines() if said.startswith("ERROR")] or ["no reason given"]
             left_out.append(f"{requirement}: {reasons[-1]}")
     return left_out
+
+
+def move_house(script: str) -> NoReturn:
+    """Start ``script`` again, with the same arguments, in a virtual environment that has mpengine."""
+    _, python = interpreter()
+    program = str(environment(".venv-demo", python, ROOT / "requirements" / "run.lock") / "python")
+    if Path(sys.prefix) == Path(program).parent.parent:
+        sys.exit(f"{program} has no mpengine")
+    os.execv(program, [program, script, *sys.argv[1:]])  # noqa: S606 - the same program, elsewhere
 
 
 def _fingerprint(python: str, lock: Path) -> str:

@@ -18,7 +18,7 @@ from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
 from mpengine.worker.boot import BOOT_FAILED, WorkerBoot, read_failure
 from mpengine.worker.descent import COOKIE_NAME, tagged
-from mpengine.worker.nursery import bury_nowait, kill_group
+from mpengine.worker.nursery import bury_nowait, kill_and_bury, kill_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class DirectWorkers:
             raise
         with contextlib.ExitStack() as on_error:  # descriptors may run out: looking a process up takes some
             on_error.callback(spawning.close_parent_only, birth_fd)
-            on_error.callback(_kill_and_bury, pid)
+            on_error.callback(kill_and_bury, pid)
             pidfd = os.pidfd_open(pid)
             on_error.callback(os.close, pidfd)
             identity = ProcessIdentity.of(pid)
@@ -125,8 +125,3 @@ class DirectWorkers:
         """In a forked child: these are not its children, and their fds have been closed already."""
         self._children.clear()
         self._guardian.abandon()
-
-
-def _kill_and_bury(pid: int) -> None:
-    kill_group(pid)
-    os.waitpid(pid, 0)

@@ -89,7 +89,7 @@ class GuardianLink:
         if was_wanted:
             kill_orphans((), self._cookie, min(_VERIFY_S, max(0.0, deadline_at - time.monotonic())))
 
-    def _bury(self) -> int:
+    def _bury(self) -> None:
         assert self._identity is not None  # noqa: S101 - both callers have looked
         assert self._link is not None  # noqa: S101 - made with it
         pid = self._identity.pid
@@ -97,7 +97,7 @@ class GuardianLink:
         spawning.forget(self._link.fileno())
         self._link.close()
         self._identity = self._link = None
-        return kill_and_bury(pid)
+        kill_and_bury(pid)
 
     def abandon(self) -> None:
         """In a forked child: the guardian is not its own.  Its socket has been closed already."""
