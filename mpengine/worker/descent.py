@@ -86,15 +86,12 @@ def end_all_children() -> None:
             os.waitpid(-1, 0)
 
 
-def kill_bearers(cookie: str, give_up_at: float) -> bool:
+def kill_bearers(cookie: str, give_up_at: float) -> None:
     """Kill all processes of this machine that bear a cookie, and what they have started meanwhile.
 
     Args:
         cookie: A registry's or a worker's.
         give_up_at: When to stop, on the monotonic clock.
-
-    Returns:
-        Whether none is left.
     """
     while found := bearers_of(cookie):
         with contextlib.ExitStack() as stack:
@@ -113,8 +110,7 @@ def kill_bearers(cookie: str, give_up_at: float) -> bool:
                     ended.unregister(pidfd)
                     left -= 1
         if time.monotonic() >= give_up_at:
-            return False
-    return True
+            return
 
 
 class Strays:
