@@ -1,5 +1,6 @@
 """Stages of these tests that workers import by name; light, since every worker pays for what is imported here."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -254,6 +255,16 @@ def die(how):
         sys.exit(4)
     elif how == "SIGABRT":
         os.kill(os.getpid(), signal.SIGABRT)
+
+
+def kill(pids):
+    """Kill workers; returns how many of them were still there, for some may have been buried since they were listed."""
+    killed = 0
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+    return killed
 
 
 def block(seconds=300):

@@ -1,8 +1,6 @@
 """Stages with batch=: lists in, as many results out, and one bad item costs nobody but itself."""
 
-import os
 import random
-import signal
 import threading
 import time
 
@@ -287,9 +285,8 @@ def test_workers_killed_at_random_lose_and_double_nothing_of_any_list(make_engin
         for value in results:
             values.append(value)
             if kills < 8 and chosen.random() < 0.01:
-                for pid in chosen.sample(engine.pids(), k=min(1, len(engine.pids()))):
-                    os.kill(pid, signal.SIGKILL)
-                    kills += 1
+                pids = engine.pids()
+                kills += stages.kill(chosen.sample(pids, k=min(1, len(pids))))
     assert values == [x + 2 for x in range(0, 6000, 3)]
     assert kills >= 3
     assert all(book.failed == 0 for book in results.result.report.snapshot.stages)

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 import random
-import signal
 import threading
 import time
 
@@ -402,9 +400,8 @@ def test_workers_killed_at_random_lose_nothing_and_double_nothing(make_engine, s
         for value in results:
             values.append(value)
             if kills < 6 and chosen.random() < 0.01:
-                for pid in chosen.sample(engine.pids(), k=min(1, len(engine.pids()))):
-                    os.kill(pid, signal.SIGKILL)
-                    kills += 1
+                pids = engine.pids()
+                kills += stages.kill(chosen.sample(pids, k=min(1, len(pids))))
     assert values == list(range(1500))
     assert kills >= 3
 

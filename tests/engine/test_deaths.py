@@ -112,9 +112,8 @@ def test_workers_killed_at_random_lose_nothing_and_double_nothing(make_engine, s
         for value in results:
             values.append(value)
             if kills < 8 and chosen.random() < 0.004:
-                for pid in chosen.sample(engine.pids(), k=min(len(engine.pids()), chosen.choice([1, 2]))):
-                    os.kill(pid, signal.SIGKILL)
-                    kills += 1
+                pids = engine.pids()
+                kills += stages.kill(chosen.sample(pids, k=min(len(pids), chosen.choice([1, 2]))))
     assert values == [2 * x for x in range(4000)]
     assert kills >= 3
     report = results.result.report
@@ -157,8 +156,7 @@ def test_a_dead_workers_suspended_generator_gives_nothing_twice(make_engine):
         for value in results:
             values.append(value)
             if len(values) in (500, 1500, 4000):
-                for pid in engine.pids():
-                    os.kill(pid, signal.SIGKILL)
+                stages.kill(engine.pids())
     assert values == [*range(3000), *range(3000)]
 
 

@@ -347,14 +347,23 @@ def test_closing_while_the_board_starts_leaves_nothing(make_watched, monkeypatch
 
 
 @slow
-def test_user_code_that_collects_every_child_harms_no_burial(make_watched):
+def test_user_code_that_collects_every_child_harms_no_burial(make_watched, monkeypatch):
+    collected = []
+    bury = BoardProcess.bury
+
+    def collect_and_bury(process):
+        if not collected:
+            collected.append(os.waitpid(process.identity.pid, 0)[0])
+        return bury(process)
+
+    monkeypatch.setattr(BoardProcess, "bury", collect_and_bury)
     engine = make_watched()
     with endless(engine) as results:
         go_on_until(results, engine.metrics)
         process = board_process(engine)
         process.kill()
-        os.waitpid(process.pid, 0)
         go_on_until(results, lambda: engine.metrics() is None)
+    assert collected == [process.pid]
 
 
 @slow

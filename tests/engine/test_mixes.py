@@ -450,8 +450,7 @@ def test_workers_killed_from_outside_lose_and_double_nothing_of_a_mix(make_engin
         for value in results:
             found.append(value)
             if len(found) % 300 == 0 and (pids := engine.pids()):
-                os.kill(pids[len(found) // 300 % len(pids)], signal.SIGKILL)
-                kills += 1
+                kills += stages.kill([pids[len(found) // 300 % len(pids)]])
     assert found == [4 * x for x in range(2000)]
     assert kills >= 3
     balanced(results.result)

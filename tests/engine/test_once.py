@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 import time
 from collections import Counter
 
@@ -112,9 +111,8 @@ def test_workers_killed_at_random_run_nothing_twice_and_lose_nothing(make_engine
         for value in results:
             values.append(value)
             if kills < 8 and chosen.random() < 0.02:
-                for pid in chosen.sample(engine.pids(), k=min(1, len(engine.pids()))):
-                    os.kill(pid, signal.SIGKILL)
-                    kills += 1
+                pids = engine.pids()
+                kills += stages.kill(chosen.sample(pids, k=min(1, len(pids))))
     assert [x.index if isinstance(x, ItemError) else x for x in values] == list(range(length))
     failed = [x for x in values if isinstance(x, ItemError)]
     assert all(type(x.error) is WorkerDiedError for x in failed)
@@ -159,8 +157,7 @@ def test_a_suspended_generator_of_a_dead_worker_is_an_error_behind_what_it_gave(
         for value in results:
             values.append(value)
             if len(values) == 500:
-                for pid in engine.pids():
-                    os.kill(pid, signal.SIGKILL)
+                stages.kill(engine.pids())
     assert max(runs(tmp_path).values()) == 1
     assert runs(tmp_path).keys() == set(range(3))
     parts = [[]]
