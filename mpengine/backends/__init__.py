@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from mpengine.backends.limits import explained
 from mpengine.errors import EngineError
+from mpengine.settings import DEFAULT_MAX_BYTES
 
 if TYPE_CHECKING:
     from mpengine.backends.base import Backend
@@ -47,7 +48,10 @@ def make_backend(chosen: EngineOptions, workers: int, cores: int) -> Backend:
     """
     from mpengine.backends.base import BackendOptions
 
-    options = BackendOptions(workers, chosen.start_method, tuple(chosen.preload), cores, chosen.memory_limit)
+    options = BackendOptions(
+        workers, chosen.start_method, tuple(chosen.preload), cores, chosen.memory_limit,
+        chosen.max_bytes or DEFAULT_MAX_BYTES,
+    )  # fmt: skip
     if chosen.backend == "inline":
         from mpengine.backends.inline import InlineBackend
 

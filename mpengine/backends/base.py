@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mpengine.scheduler.events import Ending, Failure
+from mpengine.settings import DEFAULT_MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ class BackendOptions:
         preload: modules to import before workers are forked, where that is how they start.
         cores: how many cores the workers share; their numeric libraries get that many threads together.
         memory_limit: bytes of resident memory that a worker process may have; None: any number.
+        max_bytes: what the payloads in shared memory may weigh together.
     """
 
     workers: int
@@ -42,6 +44,7 @@ class BackendOptions:
     preload: Sequence[str] = ()
     cores: int = 1
     memory_limit: int | None = None
+    max_bytes: int = DEFAULT_MAX_BYTES
 
 
 class Backend(Protocol):

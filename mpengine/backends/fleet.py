@@ -17,6 +17,7 @@ from mpengine.backends.links import Link
 from mpengine.cancellation import CancelEvent
 from mpengine.errors import InternalError
 from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock, SlotRecord
+from mpengine.ipc.holdings import Arena
 from mpengine.ipc.lastwords import Stack, read_words
 from mpengine.ipc.messages import Message, ProtocolError
 from mpengine.processes.registry import Exited, ProcessRegistry, StartFailed
@@ -82,8 +83,9 @@ class Fleet:
         with contextlib.ExitStack() as on_error:  # descriptors may run out at each of these
             self._registry = ProcessRegistry(options.start_method, preload=options.preload, environ=self._variables)
             on_error.callback(self._registry.close, 0.0)
-            self._block = ControlBlock.create(options.workers)
+            self._block = ControlBlock.create(options.workers, options.max_bytes)
             on_error.callback(self._block.close)
+            self.arena = Arena(self._block.fd, self._block.geometry)
             self.event = CancelEvent(self._block.buffer, CANCEL_OFFSET)
             on_error.callback(self.event.close)
             self._selector = selectors.EpollSelector()
@@ -131,6 +133,10 @@ class Fleet:
     def send_signal(self, link: Link, signum: int) -> None:
         """Send a signal to a worker's process alone."""
         self._registry.send_signal(link.worker_id, signum)
+
+    def payload_bytes(self, link: Link) -> int:
+        """Return what a worker has mapped of the arena at most."""
+        return self.arena.bytes_at(link.worker_id)
 
     def helpers(self) -> tuple[ProcessIdentity, ...]:
         """Return the processes of this fleet that are no workers."""
@@ -206,6 +212,7 @@ class Fleet:
                 self._selector.unregister(fd)
         del self.links[link.worker_id]
         link.close()
+        self.arena.bury(link.worker_id)
 
     # ------------------------------------------------------------------ stopping
 
@@ -274,6 +281,7 @@ class Fleet:
         survivors = self._registry.verify_gone()
         self._selector.close()
         self.event.close()
+        self.arena.close()
         self._block.close()
         if survivors:
             msg = f"processes are left behind: {', '.join(map(str, survivors))}"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 from array import array
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpengine.backends.base import failure_from
 from mpengine.ipc.lastwords import Stack
 from mpengine.scheduler import events
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mpengine.backends.fleet import Lost
     from mpengine.ipc import messages
+    from mpengine.ipc.codec import Codec
 
 _FATAL = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 
@@ -59,19 +62,28 @@ def name_exit(exitcode: int) -> str:
     return f"exit code {exitcode}"
 
 
-def returned_from(at: float, worker_id: int, message: messages.Returned) -> events.BatchReturned:
+def returned_from(
+    at: float, worker_id: int, message: messages.Returned, payloads: Sequence[Any], codec: Codec
+) -> events.BatchReturned:
     """Return the event of a report.
+
+    Args:
+        at: when it came.
+        worker_id: whose it is.
+        message: the report.
+        payloads: those of the message, as what they are (see ``Arena.adopt``).
+        codec: weighs them.
 
     Raises:
         TypeError, ValueError: its fields are not what they should be.
     """
     chunks = []
-    for (count, first, places), payload in zip(message.chunks, message.payloads, strict=True):
+    for (count, first, places), payload in zip(message.chunks, payloads, strict=True):
         positions = None if places is None else array("I", places)
         if count < 1 or (positions is not None and len(positions) != count):
             msg = f"a chunk of {count} results"
             raise ValueError(msg)
-        chunks.append(events.Chunk(payload, count, first, positions, len(payload)))
+        chunks.append(events.Chunk(payload, count, first, positions, codec.weigh(payload)))
     return events.BatchReturned(
         at,
         worker_id,

@@ -6,7 +6,8 @@ M2. One that is over the limit is told to the scheduler once: it gets no further
 M3. It is killed if the item that it is at is still there at the next look and has made it so large: it is among the
     first that its process was given, or the process has grown by more than half the limit since it began.  One
     that only took the last step of a long way ends in peace, for it may not bear being run twice.
-M4. One that is over the limit before it was given anything would be replaced for ever.  The run ends, and says why.
+M4. Payloads in the arena that it writes or looks at do not count: they are the engine's, and bounded as such.
+M5. One that is over the limit before it was given anything would be replaced for ever.  The run ends, and says why.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class MemoryGuard:
             if pid is None or (link.worker_id, link.generation) in self._killed:
                 continue
             try:
-                rss = self._measure(pid)
+                rss = self._measure(pid) - fleet.payload_bytes(link)
             except psutil.Error:  # gone, as the registry is about to tell
                 continue
             told += self._take_in(fleet, link, rss, self._limit, at)
@@ -91,7 +92,7 @@ class MemoryGuard:
         is_fresh = link.items == 0
         if at_item is None:
             seen.rss_before = rss
-            if is_fresh and record is not None and record.batches == 0:  # M4
+            if is_fresh and record is not None and record.batches == 0:  # M5
                 story = f"a worker has {rss:,} bytes of memory before its first item, over memory_limit, {limit:,}"
                 return [events.StartFailed(at, story)]
         elif was_over and (is_fresh or rss - seen.rss_before > limit // 2):  # M3

@@ -27,6 +27,7 @@ from mpengine.backends.watches import Watches
 from mpengine.errors import PipelineError
 from mpengine.ipc import messages
 from mpengine.ipc.codec import PickleCodec, dump
+from mpengine.ipc.holdings import Stored
 from mpengine.scheduler import events
 from mpengine.worker import courier
 
@@ -55,7 +56,8 @@ class ProcessBackend:
     def __init__(self, options: BackendOptions) -> None:
         """Start nothing yet."""
         self._options = options
-        self.codec: Codec = PickleCodec(main_by_value=options.start_method != "fork")
+        self._pickles = PickleCodec(main_by_value=options.start_method != "fork")
+        self.codec: Codec = self._pickles
         self._fleet: Fleet | None = None
         self._plan: Plan | None = None
         self._run_id = 0
@@ -98,6 +100,7 @@ class ProcessBackend:
         self._problems = []
         if self._fleet is None:
             self._fleet = Fleet(self._options, self._bell_r.fileno())
+            self._pickles.shelf = self._fleet.arena
         for happening in self._fleet.wait(0):  # who has died or said hello since the last run
             self._take_in(happening)
         self._happened = []
@@ -120,14 +123,19 @@ class ProcessBackend:
 
     def _send_run(self, fleet: Fleet, link: Link) -> None:
         fleet.send(link, self._levels)
-        fleet.send(link, messages.BeginRun(self._run_id, self._dumped))
+        taken = () if link.greeted else tuple(map(tuple, fleet.arena.taken(link.worker_id)))
+        fleet.send(link, messages.BeginRun(self._run_id, taken, self._dumped))
 
     def dispatch(self, command: Dispatch) -> None:
         """See ``Backend``."""
         if command.worker_id in self._seats:
             self._running_local().order(command)
             return
-        payloads, layout = take_apart(command.payload)
+        fleet = self._running_fleet()
+        if command.worker_id not in fleet.links:
+            return  # it is dead, which is about to be told
+        parts, layout = take_apart(command.payload)
+        payloads = [fleet.arena.lend(command.worker_id, part) if type(part) is Stored else part for part in parts]
         message = messages.RunBatch(
             command.batch_id,
             command.chain,
@@ -231,7 +239,9 @@ class ProcessBackend:
     def _event_of(self, at: float, link: Link, message: messages.Message) -> events.Event | None:
         match message:
             case messages.Returned():
-                event = returned_from(at, link.worker_id, message)
+                arena = self._running_fleet().arena
+                payloads = [arena.adopt(link.worker_id, payload) for payload in message.payloads]
+                event = returned_from(at, link.worker_id, message, payloads, self.codec)
                 self._note_report(link, event)
                 return event
             case messages.Hello():
@@ -243,16 +253,23 @@ class ProcessBackend:
                 stage = self._stage_number(message)
                 error = (message.error, message.traceback)
                 return events.StageBroken(at, link.worker_id, stage, message.summary, error)
+            case _:
+                self._take_note(link, message)
+                return None
+
+    def _take_note(self, link: Link, message: messages.Message) -> None:
+        """Take in what is no news for the scheduler."""
+        match message:
+            case messages.Released():
+                self._running_fleet().arena.take_back(link.worker_id, message.blocks)
             case messages.RunEnded():
                 link.served = message.run_id
                 if message.run_id == self._run_id:
                     self._problems.extend(message.problems)
-                return None
             case messages.Logged():
                 self.on_record(message, link.worker_id, self._run_id)
-                return None
             case messages.Goodbye():
-                return None
+                pass
             case _:
                 msg = f"a worker does not send a {type(message).__name__}"
                 raise messages.ProtocolError(msg)

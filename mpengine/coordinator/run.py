@@ -25,7 +25,8 @@ from mpengine.coordinator.opening import length_of
 from mpengine.coordinator.outlet import Delivery, End
 from mpengine.coordinator.signals import graceful_signals, signals_held, sigpipe_blocked
 from mpengine.errors import EngineError
-from mpengine.ipc.codec import Broken, PlainCodec, Salvaged
+from mpengine.ipc.codec import PlainCodec
+from mpengine.ipc.salvage import Broken, Salvaged
 from mpengine.policies import ErrorPolicy
 from mpengine.results import Err, ItemError, Ok, Report
 from mpengine.scheduler import events

@@ -14,7 +14,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Any
 
-from mpengine.ipc.codec import Broken, Salvaged
+from mpengine.ipc.salvage import Broken, Salvaged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

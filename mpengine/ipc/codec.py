@@ -6,6 +6,9 @@ its good mates, is won back when it is needed, and costs nothing while all goes 
 - What will not pickle is found by pickling the items one at a time.
 - What will not unpickle is found by a slow unpickler that puts a ``Broken`` in the place of whatever raised.
 
+Large payloads, and the buffers of arrays, go into the arena where there is one: pickle's protocol 5 leaves the buffers
+out of the pickle (PEP 574), and they are copied once, straight to where whoever unpickles them looks at them.
+
 Plain pickle is tried first.  cloudpickle takes over where it fails, and where a payload names ``__main__``: workers do
 not import the main module again, so what lives there has to travel by value.
 """
@@ -13,32 +16,20 @@ not import the main module again, so what lives there has to travel by value.
 from __future__ import annotations
 
 import contextlib
-import io
 import pickle
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mpengine.errors import StageError
+from mpengine.ipc.arena import LARGE_BYTES, parts_of
+from mpengine.ipc.salvage import Broken, salvage
+from mpengine.ipc.views import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mpengine.ipc.messages import Buffer
 
 MAIN: Final = b"__main__"
-
-
-class Broken:
-    """What stands in the place of something that could not be unpickled; of a private kind, never a user's value."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        """Keep the error."""
-        self.error = error
-
-
-class Salvaged(list[Any]):
-    """Items some of which are ``Broken``."""
 
 
 class Codec(Protocol):
@@ -46,6 +37,9 @@ class Codec(Protocol):
 
     def pack(self, items: list[Any]) -> Any:
         """Return ``items`` as one payload; raises whatever pickling them raises."""
+
+    def check(self, items: list[Any]) -> None:
+        """Raise what ``pack`` would raise, and keep nothing."""
 
     def unpack(self, payload: Any) -> list[Any]:
         """Return the items of ``payload``.
@@ -58,43 +52,97 @@ class Codec(Protocol):
         """Return what ``payload`` weighs, in bytes."""
 
 
+class Shelf(Protocol):
+    """Where large payloads are put."""
+
+    def store(self, parts: Sequence[Buffer]) -> Any:
+        """Keep a pickle and its buffers; return what stands for them, or None if there is no room."""
+
+
 class PickleCodec:
-    """Payloads are bytes, but for lists that never leave this process.
+    """Payloads are bytes, or in the arena; but for lists that never leave this process.
 
     Args:
         main_by_value: whether the reader has another ``__main__`` than the writer.
+
+    Attributes:
+        shelf: where large payloads go; None: they are bytes like the others.
     """
 
     def __init__(self, *, main_by_value: bool) -> None:
         """Keep the choice."""
         self._main_by_value = main_by_value
+        self.shelf: Shelf | None = None
 
-    def pack(self, items: list[Any]) -> bytes:
+    def pack(self, items: list[Any]) -> Any:
         """See ``Codec``."""
+        if self.shelf is None:
+            return self._dump(items, None)
+        buffers = _Buffers()
+        payload = self._dump(items, buffers)
+        if not buffers.large and len(payload) < LARGE_BYTES:
+            return payload
+        stored = self.shelf.store([payload, *buffers.large])
+        if stored is not None:
+            return stored
+        return self._dump(items, None) if buffers.large else payload
+
+    def check(self, items: list[Any]) -> None:
+        """See ``Codec``."""
+        self._dump(items, None)
+
+    def _dump(self, items: list[Any], buffers: _Buffers | None) -> bytes:
+        leave_out = None if buffers is None else buffers.leave_out
         payload = None
         with contextlib.suppress(Exception):  # whatever pickle cannot do, cloudpickle may; if not, its error is raised
-            payload = pickle.dumps(items, 5)
+            payload = pickle.dumps(items, 5, buffer_callback=leave_out)
         if payload is None or (self._main_by_value and MAIN in payload):
-            return _by_value(items)
+            if buffers is not None:
+                buffers.large.clear()  # those of the first try
+            return _by_value(items, leave_out)
         return payload
 
-    def unpack(self, payload: Buffer | list[Any]) -> list[Any]:
+    def unpack(self, payload: Any) -> list[Any]:
         """See ``Codec``; a list comes from a thread of this process, and has never been packed."""
         if isinstance(payload, list):
             return payload
+        buffers: Sequence[Buffer] = ()
+        if isinstance(payload, Shared):
+            payload, buffers = parts_of(payload.look(), payload.block.sizes)
         try:
-            items: list[Any] = pickle.loads(payload)  # noqa: S301 - our own workers' bytes
+            items: list[Any] = pickle.loads(payload, buffers=buffers)  # noqa: S301 - our own workers' bytes
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # told item by item
-            items = salvage(payload)
+            items = salvage(payload, buffers)
             if not isinstance(error, Exception) and not any(type(item) is Broken for item in items):
                 raise  # no item's doing: a signal handler of the program wants it to end
         return items
 
-    def weigh(self, payload: Buffer) -> int:
+    def weigh(self, payload: Any) -> int:
         """See ``Codec``."""
-        return len(payload)
+        return sum(payload.block.sizes) if isinstance(payload, Shared) else len(payload)
+
+
+class _Buffers:
+    """The buffers of one pickle that are left out of it."""
+
+    __slots__ = ("large",)
+
+    def __init__(self) -> None:
+        self.large: list[Buffer] = []
+
+    def leave_out(self, buffer: pickle.PickleBuffer) -> bool:
+        """Return whether a buffer is to be in the pickle; pickle's ``buffer_callback``."""
+        try:
+            raw = buffer.raw()
+        except BufferError:  # neither order: pickle tells what is wrong with it
+            return True
+        if raw.nbytes < LARGE_BYTES:
+            return True
+        # An array that must not be written to is unpickled as one: that is in the pickle itself.
+        self.large.append(raw)
+        return False
 
 
 class PlainCodec:
@@ -103,6 +151,10 @@ class PlainCodec:
     def pack(self, items: list[Any]) -> list[Any]:
         """See ``Codec``."""
         return items
+
+    def check(self, items: list[Any]) -> None:
+        """See ``Codec``."""
+        self.pack(items)
 
     def unpack(self, payload: list[Any]) -> list[Any]:
         """See ``Codec``."""
@@ -113,10 +165,10 @@ class PlainCodec:
         return 0
 
 
-def _by_value(thing: object) -> bytes:
+def _by_value(thing: object, leave_out: Callable[[pickle.PickleBuffer], object] | None = None) -> bytes:
     import cloudpickle
 
-    dumped: bytes = cloudpickle.dumps(thing, 5)
+    dumped: bytes = cloudpickle.dumps(thing, 5, buffer_callback=leave_out)
     return dumped
 
 
@@ -163,173 +215,9 @@ def pack_apart(codec: Codec, items: list[Any]) -> tuple[list[Any], dict[int, Bas
     bad: dict[int, BaseException] = {}
     for place, item in enumerate(items):
         try:
-            codec.pack([item])
+            codec.check([item])
         except BaseException as error:  # noqa: BLE001 - that is what is looked for
             bad[place] = error
         else:
             good.append(item)
     return good, bad
-
-
-# ---------------------------------------------------------------------- the slow unpickler
-
-
-def salvage(payload: Buffer) -> Salvaged:
-    """Unpickle a list item by item, with a ``Broken`` in the place of each that raises.
-
-    Raises:
-        StageError: not even the list could be made out.
-    """
-    unpickler = _Salvager(io.BytesIO(bytes(payload)))
-    try:
-        items = unpickler.load()
-    except Exception as error:
-        msg = f"a payload could not be unpickled: {type(error).__name__}: {error}"
-        raise StageError(msg) from error
-    if not isinstance(items, list):
-        msg = f"a payload is no list but a {type(items).__name__}"
-        raise StageError(msg)
-    return Salvaged(_checked(item) for item in items)
-
-
-def _checked(item: object) -> object:
-    """Return ``item``, or the ``Broken`` that it is or holds."""
-    if type(item) is Broken:
-        return item
-    import cloudpickle
-
-    class Finder(cloudpickle.Pickler):  # type: ignore[misc]
-        """Pickles into the void, and raises when it meets a ``Broken``."""
-
-        def persistent_id(self, thing: object) -> None:
-            if type(thing) is Broken:
-                raise _FoundError(thing)
-
-    try:
-        Finder(io.BytesIO(), 5).dump(item)
-    except _FoundError as found:
-        return found.broken
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - what will not pickle again is whole all the same
-        return item
-    return item
-
-
-class _FoundError(Exception):
-    def __init__(self, broken: Broken) -> None:
-        super().__init__()
-        self.broken = broken
-
-
-class _Salvager(pickle._Unpickler):  # noqa: SLF001 - the documented pure-Python twin of pickle.Unpickler
-    """The pure-Python unpickler, which goes on after user code raised."""
-
-    has_met = False  # whether anything has raised yet; before that, nothing needs to be looked through
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)  # noqa: SLF001
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return super().find_class(module, name)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - told at the item
-            self.has_met = True
-            return Broken(error)
-
-
-def _tolerant(code: bytes, arguments: int) -> Callable[[Any], None]:
-    """Return the opcode's function, made to leave a ``Broken`` where it raises or meets one.
-
-    Args:
-        code: the opcode.
-        arguments: how many things on the stack it takes beside the one it leaves.
-    """
-    original = pickle._Unpickler.dispatch[code[0]]  # noqa: SLF001
-
-    def run(unpickler: Any) -> None:
-        stack = unpickler.stack
-        depth = len(stack)
-        met = None
-        if unpickler.has_met:  # what holds a Broken is broken too: no user code may ever be called with one
-            operands = map(_checked, stack[depth - arguments - 1 :])
-            met = next((thing for thing in operands if type(thing) is Broken), None)
-        if met is None:
-            try:
-                original(unpickler)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # noqa: BLE001 - told at the item; a sys.exit() as well, or its mates go with it
-                unpickler.has_met = True
-                met = Broken(error)
-            else:
-                return
-        stack = unpickler.stack
-        del stack[depth - arguments - 1 :]
-        stack.append(met)
-
-    return run
-
-
-def _tolerant_of_mark(code: bytes) -> Callable[[Any], None]:
-    """Return the function of an opcode that adds everything above the last mark to a container."""
-    original = pickle._Unpickler.dispatch[code[0]]  # noqa: SLF001
-
-    def run(unpickler: Any) -> None:
-        container = unpickler.metastack[-1][-1]
-        met = _bars(container, unpickler.stack)
-        if met is not None:
-            unpickler.pop_mark()
-            unpickler.stack[-1] = met
-            return
-        try:
-            original(unpickler)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a container with a mind of its own
-            unpickler.has_met = True
-            unpickler.stack[-1] = Broken(error)
-
-    return run
-
-
-def _tolerant_of_one(code: bytes, arguments: int) -> Callable[[Any], None]:
-    """Return the function of an opcode that adds the topmost one or two things to the container below them."""
-    original = pickle._Unpickler.dispatch[code[0]]  # noqa: SLF001
-
-    def run(unpickler: Any) -> None:
-        stack = unpickler.stack
-        met = _bars(stack[-arguments - 1], stack[-arguments:])
-        if met is not None:
-            stack[-arguments - 1 :] = [met]
-            return
-        depth = len(stack)
-        try:
-            original(unpickler)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a container with a mind of its own
-            unpickler.has_met = True
-            stack[depth - arguments - 1 :] = [Broken(error)]
-
-    return run
-
-
-def _bars(container: object, added: list[Any]) -> Broken | None:
-    """Return the ``Broken`` that keeps ``added`` from being added to ``container``, if there is one.
-
-    A plain container takes a ``Broken`` and is looked through later.  Any other would run user code with it.
-    """
-    if type(container) is Broken:
-        return container
-    if type(container) in (list, dict, set):
-        return None
-    return next((thing for thing in map(_checked, added) if type(thing) is Broken), None)
-
-
-for _code, _arguments in ((b"R", 1), (b"b", 1), (b"\x81", 1), (b"\x92", 2)):
-    _Salvager.dispatch[_code[0]] = _tolerant(_code, _arguments)
-for _code, _arguments in ((b"a", 1), (b"s", 2)):
-    _Salvager.dispatch[_code[0]] = _tolerant_of_one(_code, _arguments)
-for _code in (b"e", b"u", b"\x90"):
-    _Salvager.dispatch[_code[0]] = _tolerant_of_mark(_code)

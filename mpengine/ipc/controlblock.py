@@ -8,7 +8,8 @@ C2. A reader that meets an odd or changed ``seq`` tries again, READ_TRIES times 
 C3. Only the coordinator clears a slot, and only when the worker's exit status has been collected.
 C4. Every word is eight bytes and aligned, so that it is written and read in one piece.
 
-The file has no name (``memfd_create``), so nothing of it can be left behind, whoever dies when.
+The file has no name (``memfd_create``), so nothing of it can be left behind, whoever dies when.  Behind the slots are
+the workers' last words (see ``lastwords``), and behind those is the arena (see ``arena``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from mpengine.ipc.arena import Geometry, whole_pages
 from mpengine.ipc.lastwords import REGION_BYTES
 
 READ_TRIES: Final = 8
@@ -27,6 +29,7 @@ HEADER_BYTES: Final = 4096
 SLOT_WORDS: Final = 64
 SLOT_BYTES: Final = SLOT_WORDS * 8
 CANCEL_OFFSET: Final = 64
+ARENA_LIMIT: Final = 16  # a word of the header
 
 (
     SEQ, STATE, BATCH, POSITION, STAGE, BEGAN_NS, HEARTBEAT_NS, BATCHES, ITEMS, TEXT_BYTES, ATTEMPT, DEADLINE_NS,
@@ -201,24 +204,42 @@ class ControlBlock:
         self._words = self._bytes.cast("Q")
 
     @classmethod
-    def create(cls, slots: int) -> ControlBlock:
-        """Return a new, empty control block."""
+    def create(cls, slots: int, arena_limit: int = 0) -> ControlBlock:
+        """Return a new, empty control block.
+
+        Args:
+            slots: how many.
+            arena_limit: bytes of payloads that the arena behind it may hold; 0: there is to be none.
+        """
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("mpengine-control", os.MFD_CLOEXEC)
         else:
+            arena_limit = 0  # a file system's blocks are no memory
             with tempfile.TemporaryFile() as file:  # has no name either, once it is open
                 fd = os.dup(file.fileno())
         try:
-            os.ftruncate(fd, HEADER_BYTES + slots * (SLOT_BYTES + REGION_BYTES))  # sparse
-            return cls(fd, slots)
+            geometry = _geometry(slots, arena_limit)
+            try:
+                os.ftruncate(fd, geometry.end if arena_limit else geometry.start)  # sparse
+            except OSError:  # files may only be so large here (RLIMIT_FSIZE)
+                arena_limit = 0
+                os.ftruncate(fd, geometry.start)
+            block = cls(fd, slots)
         except BaseException:
             os.close(fd)
             raise
+        block._words[ARENA_LIMIT] = arena_limit
+        return block
 
     @property
     def buffer(self) -> memoryview:
         """The bytes, for the cancel flag at ``CANCEL_OFFSET``."""
         return self._bytes
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the arena is in the file."""
+        return _geometry(self.slots, self._words[ARENA_LIMIT])
 
     def words_start(self, worker_id: int) -> int:
         """Return where in the file a worker's last words go (see ``lastwords``)."""
@@ -240,3 +261,8 @@ class ControlBlock:
             self._map.close()
         finally:
             os.close(fd)
+
+
+def _geometry(slots: int, arena_limit: int) -> Geometry:
+    """Return where the arena is behind so many slots; it has a region for each, and one for the coordinator."""
+    return Geometry(whole_pages(HEADER_BYTES + slots * (SLOT_BYTES + REGION_BYTES)), slots + 1, arena_limit)

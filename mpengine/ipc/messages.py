@@ -34,9 +34,13 @@ class ProtocolError(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class BeginRun:
-    """To a worker: a run begins; the payload holds its chains."""
+    """To a worker: a run begins; the payload holds its chains.
+
+    ``taken`` are the fields of blocks of its region that are in use; see ``arena.Block``.
+    """
 
     run_id: int
+    taken: tuple[tuple[Any, ...], ...]
     payloads: Sequence[Buffer] = ()
 
 
@@ -134,6 +138,13 @@ class Goodbye:
 
 
 @dataclass(frozen=True, slots=True)
+class Released:
+    """From a worker: it does not look at some payloads any more; ``blocks`` are (region, number) of each."""
+
+    blocks: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SetLevels:
     """To a worker: which log records are wanted.
 
@@ -193,12 +204,14 @@ Message = (
     | Broken
     | RunEnded
     | Goodbye
+    | Released
     | SetLevels
     | Logged
 )
 
 KINDS: Final[tuple[type[Any], ...]] = (
     BeginRun, RunBatch, ResumeBatch, EndRun, Pill, Hello, Returned, Broken, RunEnded, Goodbye, SetLevels, Logged,
+    Released,
 )  # fmt: skip
 _NUMBER: Final = {kind: number for number, kind in enumerate(KINDS)}
 _FIELDS: Final = {kind: tuple(f.name for f in fields(kind) if f.name != "payloads") for kind in KINDS}

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpengine.ipc.codec import Broken, Salvaged
+from mpengine.ipc.salvage import Broken, Salvaged
 from mpengine.results import bounded_repr
 from mpengine.stages import SKIP
 from mpengine.worker.chain import UNREADABLE, Fields, Killed, Stopped, attempt

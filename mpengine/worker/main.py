@@ -1,7 +1,7 @@
 """A worker's main loop: messages in, batches through chains, reports out.  One thread, the main one.
 
     inbox --> SetLevels, BeginRun, RunBatch, ResumeBatch, EndRun, Pill --> this loop
-    this loop --> Hello, Returned, Broken, RunEnded, Goodbye --> outbox <-- Logged <-- whoever logs
+    this loop --> Hello, Returned, Released, Broken, RunEnded, Goodbye --> outbox <-- Logged <-- whoever logs
 
 W1. The worker writes to its own slot, its own outbox and nothing else that anybody reads (K1, K3).
 W2. It leaves on a pill, on the end of its inbox, and when its parent dies, which the lifeline sees to.
@@ -27,6 +27,7 @@ from mpengine.ipc.mpqueue import MPQueue
 from mpengine.worker import courier
 from mpengine.worker.chain import UNREADABLE, BrokenStageError, Chain, Site, failure_of, pickled
 from mpengine.worker.jobs import Job, Window
+from mpengine.worker.loans import Loans
 from mpengine.worker.outbox import Outbox
 from mpengine.worker.packing import pack_results
 from mpengine.worker.reports import DONE, SUSPENDED, Report, Tally
@@ -56,7 +57,8 @@ def run_worker(boot: WorkerBoot) -> None:
     outbox = Outbox(MPQueue(writer_fd=boot.outbox_fd))
     courier.install(outbox)
     codec = PickleCodec(main_by_value=False)  # what its own __main__ lacks does not pickle by name in the first place
-    worker = Worker(boot.worker_id, inbox, outbox, block.slot(boot.worker_id), event, codec)
+    loans = codec.shelf = Loans(boot.control_fd, block.geometry, boot.worker_id)
+    worker = Worker(boot.worker_id, inbox, outbox, block.slot(boot.worker_id), event, codec, loans)
     try:
         try:
             outbox.put(messages.Hello(os.getpid()))
@@ -79,10 +81,11 @@ class Worker:
         slot: its place in the control block.
         event: the cancel flag.
         codec: items to payloads and back.
+        loans: its side of the arena.
     """
 
-    def __init__(
-        self, worker_id: int, inbox: MPQueue, outbox: Outbox, slot: Slot, event: CancelEvent, codec: Codec
+    def __init__(  # noqa: PLR0913, PLR0917 - all that a worker has
+        self, worker_id: int, inbox: MPQueue, outbox: Outbox, slot: Slot, event: CancelEvent, codec: Codec, loans: Loans
     ) -> None:
         """Begin without a run."""
         self._worker_id = worker_id
@@ -91,6 +94,7 @@ class Worker:
         self._slot = slot
         self._site = Site(slot, event.is_set, event.wait, event.fileno(), is_watched=True)
         self._codec = codec
+        self._loans = loans
         self._dumped: Sequence[messages.Buffer] = ()
         self._chains: dict[int, Chain] = {}
         self._suspended: dict[int, Job] = {}
@@ -111,6 +115,7 @@ class Worker:
                     self._work(message.batch_id, job, message.budget, message.out_size)
                 case messages.BeginRun():
                     self._dumped = message.payloads
+                    self._loans.begin(message.taken)
                 case messages.SetLevels():
                     courier.set_levels(message)
                 case messages.EndRun():
@@ -122,8 +127,12 @@ class Worker:
                 case _:
                     msg = f"a worker does not take a {type(message).__name__}"
                     raise messages.ProtocolError(msg)
+            ended = self._loans.take_ended()
+            if ended:
+                self._outbox.put(messages.Released(ended))
 
     def _run_batch(self, message: messages.RunBatch) -> None:
+        payloads = list(map(self._loans.accept, message.payloads))
         self._slot.begin_setup(message.batch_id)
         try:
             chain = self._chain(message.chain)
@@ -135,7 +144,7 @@ class Worker:
             return
         self._slot.begin_batch(message.batch_id)
         try:
-            items = put_together(self._codec, message.payloads, message.layout)
+            items = put_together(self._codec, payloads, message.layout)
         except Exception as error:  # noqa: BLE001 - nothing of the payload can be made out: every item fails with that
             self._fail_all(message, error, len(chain.steps))
             return

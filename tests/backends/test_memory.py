@@ -1,4 +1,4 @@
-"""Who is looked at when, and what follows from what is seen: with fakes for workers and their memory (M1 to M4)."""
+"""Who is looked at when, and what follows from what is seen: with fakes for workers and their memory (M1 to M5)."""
 
 from types import SimpleNamespace
 
@@ -20,12 +20,17 @@ class Fleet:
         self.link = SimpleNamespace(worker_id=0, generation=0, slot=slot, greeted=True, items=0)
         self.links = {0: self.link}
         self.rss = 100
+        self.payloads = 0
         self.kills = 0
         self.at = 0.0
         self.guard = MemoryGuard(LIMIT, lambda _pid: self.rss)
 
     def pid_of(self, worker_id):
         return 4000 + worker_id
+
+    def payload_bytes(self, link):
+        assert link is self.link
+        return self.payloads
 
     def kill(self, link):
         assert link is self.link
@@ -43,6 +48,13 @@ class Fleet:
 @pytest.fixture
 def fleet():
     return Fleet()
+
+
+def test_payloads_in_the_arena_do_not_count(fleet):
+    fleet.payloads = 5 * LIMIT
+    assert fleet.look(6 * LIMIT) == []
+    fleet.payloads = 0
+    assert fleet.look(6 * LIMIT) != []
 
 
 def test_nobody_is_looked_at_without_a_limit(fleet):

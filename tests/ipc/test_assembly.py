@@ -8,7 +8,8 @@ import pytest
 from mpengine.backends.parcels import take_apart
 from mpengine.errors import StageError
 from mpengine.ipc.assembly import put_together
-from mpengine.ipc.codec import Broken, PickleCodec, PlainCodec, Salvaged
+from mpengine.ipc.codec import PickleCodec, PlainCodec
+from mpengine.ipc.salvage import Broken, Salvaged
 from mpengine.scheduler.payloads import Spliced, Zipped
 
 CODECS = [PickleCodec(main_by_value=False), PlainCodec()]

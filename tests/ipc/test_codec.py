@@ -10,17 +10,8 @@ from hypothesis import strategies as st
 
 from mpengine.errors import StageError
 from mpengine.ipc import codec as codec_module
-from mpengine.ipc.codec import (
-    Broken,
-    PickleCodec,
-    PlainCodec,
-    Salvaged,
-    dump,
-    dump_error,
-    load_error,
-    pack_apart,
-    salvage,
-)
+from mpengine.ipc.codec import PickleCodec, PlainCodec, dump, dump_error, load_error, pack_apart
+from mpengine.ipc.salvage import Broken, Salvaged, salvage
 
 met = []
 
@@ -233,7 +224,7 @@ def test_more_items_than_one_append_takes_are_told_apart():
 def test_an_exit_that_is_no_items_doing_goes_on(monkeypatch, kind):
     """A handler of the program's, for SIGTERM say, may raise in the middle of it."""
 
-    def interrupted(payload):
+    def interrupted(payload, **_):
         raise kind("from a handler")
 
     payload = PickleCodec(main_by_value=False).pack([1, 2])

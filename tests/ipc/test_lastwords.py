@@ -78,7 +78,7 @@ def test_words_of_a_file_that_is_gone_are_no_frames():
 def test_regions_lie_behind_the_slots_and_apart(block):
     starts = [block.words_start(number) for number in range(2)]
     assert starts[1] - starts[0] == REGION_BYTES
-    assert os.fstat(block.fd).st_size == starts[1] + REGION_BYTES
+    assert os.fstat(block.fd).st_size >= starts[1] + REGION_BYTES
     assert starts[0] % mmap.PAGESIZE == 0 or starts[0] >= 4096
 
 

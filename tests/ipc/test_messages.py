@@ -10,8 +10,8 @@ from mpengine.ipc import messages
 from mpengine.ipc.messages import ProtocolError, decode, encode, frame_size
 
 EXAMPLES = [
-    messages.BeginRun(3, [b"chain 0", b"", b"chain 2"]),
-    messages.BeginRun(3, []),
+    messages.BeginRun(3, ((0, 1, 2, 3, (4,)),), [b"chain 0", b"", b"chain 2"]),
+    messages.BeginRun(3, (), []),
     messages.RunBatch(1, 2, 3, 4, 5, True, 7, 8, (0, 0), (), [b"x" * 1000]),
     messages.ResumeBatch(2**40, 16, 1024),
     messages.EndRun(3),
@@ -26,6 +26,7 @@ EXAMPLES = [
     messages.Broken(0, 1, "summary", "traceback", b"pickled"),
     messages.RunEnded(3, ("a", "b")),
     messages.Goodbye(12),
+    messages.Released(((0, 3), (2, 503))),
     messages.SetLevels(10, (("", 30), ("a.b", 10))),
     messages.Logged(
         "a.b", 20, "INFO", "text \udcff", "Traceback", None, "/a/b.py", 3, "f", 1.5, 7, "MainThread", 99, "worker",

@@ -4,7 +4,7 @@ import pytest
 from job_sites import Slot, site
 
 from mpengine import SKIP, KillSwitch, stage
-from mpengine.ipc.codec import Broken, Salvaged
+from mpengine.ipc.salvage import Broken, Salvaged
 from mpengine.worker.chain import Chain, Killed, Stopped
 from mpengine.worker.groups import call_group
 from mpengine.worker.jobs import Job, Window

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from job_sites import Slot, never, site
 
 from mpengine import SKIP, KillSwitch, stage
-from mpengine.ipc.codec import Broken, PlainCodec, Salvaged
+from mpengine.ipc.codec import PlainCodec
+from mpengine.ipc.salvage import Broken, Salvaged
 from mpengine.worker import jobs
 from mpengine.worker.chain import Chain
 from mpengine.worker.jobs import Job, Window
