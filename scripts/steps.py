@@ -1,10 +1,10 @@
 """The steps at which a process could be killed, counted: what ``scripts/kill-everywhere`` is made of.
 
 A worker's steps are what it does to its channels and to its slot: each read, each write, the middle of a write, each
-word of shared memory.  To be killed behind one is to be killed before the next.  The worker runs with a
-channel and a slot that count, and that kill their own process when the step with a given number is come to.  The
-coordinator's steps are its calls into the kernel, before each and behind each, in any of its threads.  Nothing in the
-package knows of this.
+word of shared memory, each half of a payload in it.  To be killed behind one is to be killed before the next.  The
+worker runs with a channel and a slot that count, and that kill their own process when the step with a given number is
+come to.  The coordinator's steps are its calls into the kernel, before each and behind each, in any of its threads.
+Nothing in the package knows of this.
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ class CountingOs:
         """Write in two parts, with a step before each."""
         return self.writev(fd, [content])
 
+    def posix_fallocate(self, fd: int, offset: int, size: int) -> None:
+        """Get memory, with a step before it."""
+        self._steps.step()
+        os.posix_fallocate(fd, offset, size)
+
     def writev(self, fd: int, buffers: Sequence[Any]) -> int:
         """Write in two parts, with a step before each."""
         content = b"".join(map(bytes, buffers))
@@ -114,20 +119,50 @@ class CountingWords:
         return getattr(self._words, name)
 
     def __getitem__(self, key: Any) -> Any:
-        return self._words[key]
+        found = self._words[key]
+        return CountingWords(found, self._steps) if isinstance(key, slice) else found
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._steps.step()
         self._words[key] = value
 
 
+def count_mapping(steps: Steps) -> None:
+    """Have everything count that is done to the arena: what is written is written in two parts, a step before each."""
+    from mpengine.ipc.mapping import Mapping
+
+    words, write, forget, give_back = Mapping.words, Mapping.write, Mapping.forget_writes, Mapping.give_back
+
+    def words_counted(mapping: Mapping, offset: int, count: int) -> Any:
+        return CountingWords(words(mapping, offset, count), steps)
+
+    def write_counted(mapping: Mapping, offset: int, content: Any) -> None:
+        half = len(content) // 2
+        steps.step()
+        write(mapping, offset, bytes(content[:half]))
+        steps.step()
+        write(mapping, offset + half, bytes(content[half:]))
+
+    def forget_counted(mapping: Mapping, offset: int, size: int) -> None:
+        steps.step()
+        forget(mapping, offset, size)
+
+    def give_back_counted(mapping: Mapping, offset: int, size: int) -> None:
+        steps.step()
+        give_back(mapping, offset, size)
+
+    Mapping.words, Mapping.write = words_counted, write_counted
+    Mapping.forget_writes, Mapping.give_back = forget_counted, give_back_counted
+
+
 def run_counted(boot: WorkerBoot) -> None:
-    """Run a worker whose channel and slot count; an entry like the worker's own."""
-    from mpengine.ipc import controlblock, mpqueue
+    """Run a worker whose channel, slot and part of the arena count; an entry like the worker's own."""
+    from mpengine.ipc import controlblock, mpqueue, region
     from mpengine.worker import main, outbox
 
     steps = Steps(os.open(os.environ[FILE], os.O_RDWR | os.O_CLOEXEC))
-    mpqueue.os = outbox.os = CountingOs(steps)
+    mpqueue.os = outbox.os = region.os = CountingOs(steps)
+    count_mapping(steps)
     bind = controlblock.Slot.__init__
 
     def bind_counted(slot: Any, words: memoryview) -> None:
@@ -185,6 +220,7 @@ def is_kernels(what: Any) -> bool:
 
 LOGGED = 2
 REFUSED = 2
+LARGE = 1 << 16
 
 
 def first(number: int) -> int:
@@ -212,6 +248,17 @@ def refuse_some(number: int) -> int:
     return number
 
 
+def swell(number: int) -> tuple[int, bytes]:
+    """Give something that travels by shared memory, or else in its message."""
+    return number, bytes([number % 256]) * (LARGE if number % 2 else 10)
+
+
+def shrink(swollen: tuple[int, bytes]) -> tuple[int, int]:
+    """Give what tells whether all of it has come through."""
+    number, content = swollen
+    return number, sum(content)
+
+
 def reference(stage: Callable[..., Any]) -> list[Any]:
     """Return a pipeline with something of everything: items that are named and timed, a fan-out, lists, failures."""
     return [
@@ -220,4 +267,6 @@ def reference(stage: Callable[..., Any]) -> list[Any]:
         stage(expand, buffer=4),
         stage(pairs, batch=2),
         stage(refuse_some, on_error="drop"),
+        stage(swell, buffer=4),
+        stage(shrink, buffer=4),
     ]

@@ -212,7 +212,6 @@ class Fleet:
                 self._selector.unregister(fd)
         del self.links[link.worker_id]
         link.close()
-        self.arena.bury(link.worker_id)
 
     # ------------------------------------------------------------------ stopping
 

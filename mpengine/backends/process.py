@@ -228,6 +228,7 @@ class ProcessBackend:
             if event is not None:
                 self._happened.append(event)
         elif isinstance(happening, Lost):
+            self._running_fleet().arena.bury(happening.worker_id)  # only now: all that it had sent has been taken in
             self._happened.append(self._watches.death_of(at, happening))
         else:
             summary = happening.reason.strip().splitlines()[-1] if happening.reason.strip() else "no reason given"

@@ -5,13 +5,16 @@ import os
 import pickle
 import resource
 import signal
+import time
 
 import engine_stages as stages
 import numpy as np
 import pytest
 
 from mpengine import SKIP, Engine, ItemError, mix, stage
+from mpengine.backends.fleet import Fleet
 from mpengine.ipc.arena import LARGE_BYTES
+from mpengine.worker.jobs import REPORT_S
 
 LENGTH = LARGE_BYTES // 4  # of float64: twice what is large
 
@@ -144,6 +147,38 @@ def test_an_item_that_is_run_again_is_what_it_was(make_engine, tmp_path):
 
     found = make_engine("fork").run([lambda: arrays(20), double, stage(spoil_and_die, buffer=3)])
     assert found.unwrap().values == [2.0 * x for x in range(20)]
+
+
+@pytest.mark.slow
+def test_what_a_worker_has_sent_before_it_died_is_kept_though_nobody_had_read_it(make_engine, monkeypatch, tmp_path):
+    """Its region is given back once it is dead, and not before its last reports have been taken in."""
+    hear, collect, collecting = Fleet._hear, Fleet._collect, []
+
+    def hear_when_it_is_dead(fleet, link, happened):
+        return hear(fleet, link, happened) if link.generation or collecting else False
+
+    def collect_and_tell(fleet, happened):
+        collecting.append(True)
+        collect(fleet, happened)
+        collecting.clear()
+
+    def give_and_die(x):
+        yield array_of(1)
+        time.sleep(2 * REPORT_S)  # what is there is reported
+        yield array_of(2)
+        if not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield array_of(3)
+
+    with make_engine("fork", workers=1) as engine:
+        check(engine.run([[0], array_of]).unwrap().values)  # what is mapped late is mapped by now
+        monkeypatch.setattr(Fleet, "_hear", hear_when_it_is_dead)
+        monkeypatch.setattr(Fleet, "_collect", collect_and_tell)
+        values = engine.run([[0], give_and_die]).unwrap().values
+    assert (tmp_path / "died").exists()
+    assert [float(value[0]) for value in values] == [1.0, 2.0, 3.0]
+    assert all((value == value[0]).all() for value in values)
 
 
 @pytest.mark.slow

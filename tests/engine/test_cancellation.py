@@ -247,7 +247,7 @@ def test_a_stopped_worker_is_ended_at_cancel(make_engine):
 @pytest.mark.slow
 def test_pills_get_through_an_inbox_full_of_large_payloads(make_engine):
     """The pipe is full and the worker reads nothing: flag and ladder are enough, and nothing waits to be sent."""
-    engine = make_engine("fork", workers=2, grace_s=0.5)
+    engine = make_engine("fork", workers=2, grace_s=0.5, max_bytes=7_000_000)
     big = bytes(8_000_000)
 
     def slow(x):

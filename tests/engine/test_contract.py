@@ -930,9 +930,10 @@ def test_values_whose_type_has_no_hash_come_through(engine, count):
 
 
 @pytest.mark.slow
-def test_large_values_come_through(make_engine):
+@pytest.mark.parametrize("max_bytes", [None, 6_000_000], ids=["shared", "in messages"])
+def test_large_values_come_through(make_engine, max_bytes):
     big = os.urandom(6_000_000)
-    out = values(make_engine().run([[big, big, big], stages.keep, stage(stages.keep, workers=1)]))
+    out = values(make_engine(max_bytes=max_bytes).run([[big, big, big], stages.keep, stage(stages.keep, workers=1)]))
     assert out == [big] * 3
 
 

@@ -78,7 +78,8 @@ def test_a_worker_that_dies_half_way_through_a_large_result_is_replaced_and_its_
         return more
 
     monkeypatch.setattr(Fleet, "_hear", hear_and_kill)
-    result = make_engine("fork").run([range(4), lambda x: (x, bytes(LARGE_BYTES))])
+    engine = make_engine("fork", max_bytes=LARGE_BYTES)  # so that there is no room for it in the arena
+    result = engine.run([range(4), lambda x: (x, bytes(LARGE_BYTES))])
     assert [(x, len(large)) for x, large in result.unwrap().values] == [(x, LARGE_BYTES) for x in range(4)]
     assert killed
     assert deaths(result) == 1
@@ -98,7 +99,8 @@ def test_a_worker_that_dies_half_way_through_reading_a_large_item_costs_nothing(
 
     monkeypatch.setattr(Fleet, "_watch_inbox", watch_and_kill)
     source = ((x, bytes(LARGE_BYTES)) for x in range(4))
-    result = make_engine("fork").run([source, lambda item: (item[0], len(item[1]))])
+    engine = make_engine("fork", max_bytes=LARGE_BYTES)
+    result = engine.run([source, lambda item: (item[0], len(item[1]))])
     assert result.unwrap().values == [(x, LARGE_BYTES) for x in range(4)]
     assert killed
     assert deaths(result) == 1
