@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 LINGER_S = 0.002
 
 
-def pack(codec: Codec, items: list[Any]) -> Iterator[events.SourcePacked]:
-    """Yield the events of ``items`` having been pulled and packed; what will not pack is told as a failure.
+def pack(codec: Codec, items: Any) -> Iterator[events.SourcePacked]:
+    """Yield the events of ``items``, a list or a range, having been pulled and packed.
+
+    What will not pack is told as a failure.
 
     That is one event, unless items pack one by one and not together: there may be no memory for all of them at once.
     """
@@ -243,7 +245,7 @@ class ThreadedFeed:
                 thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self.threads)
 
-    def _pack(self, items: list[Any]) -> None:
+    def _pack(self, items: Any) -> None:
         for event in pack(self._codec, items):
             self.post(event)
 
@@ -259,7 +261,9 @@ class ThreadedFeed:
                 if self._is_closing:
                     return
                 count = self._take_order(len(source) - start)
-            items = list(source[start : start + count])
+            items = source[start : start + count]
+            if type(items) is not range:  # which is its own short form, and is taken for the list that it stands for
+                items = list(items)
             start += len(items)
             self._pack(items)
         self.post(events.SourceEnded(time.monotonic()))

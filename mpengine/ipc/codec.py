@@ -103,9 +103,9 @@ class PickleCodec:
         return payload
 
     def unpack(self, payload: Any) -> list[Any]:
-        """See ``Codec``; a list comes from a thread of this process, and has never been packed."""
-        if isinstance(payload, list):
-            return payload
+        """See ``Codec``; a list or range comes from a thread of this process, and has never been packed."""
+        if isinstance(payload, list | range):
+            return payload  # type: ignore[return-value]  # a range is as good as the list that it stands for
         buffers: Sequence[Buffer] = ()
         if isinstance(payload, Shared):
             payload, buffers = parts_of(payload.look(), payload.block.sizes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TARGET_S = 0.025
-MAX_BATCH = 4096
+MAX_BATCH = 16_384
 MAX_BATCH_BYTES = 1 << 20
 GROWTH = 16
 FORGET = 0.75

@@ -61,7 +61,7 @@ class Job:
 
     Args:
         chain: what to run.
-        items: the whole payload's items.
+        items: the whole payload's items; a list or a range.
         window: which of them.
         site: where.
     """
@@ -152,8 +152,7 @@ class Job:
         value, went_through = self._through(position, report, len(self._chain.steps))
         self._position += 1
         if went_through:
-            report.results.append(value)
-            report.positions.append(position)
+            report.add(value, position)
 
     def _begin_item(self, position: int) -> None:
         self._site.slot.begin_item(position, 0)
@@ -242,8 +241,7 @@ class Job:
             tally.skipped += 1
         else:
             tally.succeeded += 1
-            report.results.append(value)
-            report.positions.append(position)
+            report.add(value, position)
 
     # ------------------------------------------------------------------ a slice at a time
 
@@ -251,14 +249,14 @@ class Job:
         count = max(1, int(SLICE_S / max(self._chain.item_s or 0.0, 1e-9)))
         stop = min(self._hi, self._position + count)
         values = self._items[self._position : stop]
-        positions: list[int] = list(range(self._position, stop))
+        positions: list[int] | range = range(self._position, stop)
         found: list[
             Fields
         ] = []  # kept apart until the slice is through: a KillSwitch leaves the slice out of the report
         tallies = [Tally() for _ in self._chain.steps]
         for stage, step in enumerate(self._chain.steps):
             began = time.perf_counter()
-            values = map_slice(step, stage, values, positions, tallies[stage], found, self._site)
+            values, positions = map_slice(step, stage, values, positions, tallies[stage], found, self._site)
             tallies[stage].busy_s += time.perf_counter() - began
         for whole, part in zip(report.tallies, tallies, strict=True):
             whole.succeeded += part.succeeded
@@ -267,8 +265,7 @@ class Job:
             whole.retried += part.retried
             whole.busy_s += part.busy_s
         report.failures += found
-        report.results += values
-        report.positions += positions
+        report.add_all(values, positions)
         self._position = stop
 
     # ------------------------------------------------------------------ one to many

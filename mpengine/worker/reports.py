@@ -31,13 +31,31 @@ class Report:
 
     tallies: list[Tally]
     results: list[Any] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
+    positions: list[int] | range = field(default_factory=list)
     failures: list[Fields] = field(default_factory=list)
     consumed: int = 0
     emitted: int = 0
     progress: str = MORE
     kill: str | None = None
     abandoned: bool = False
+
+    def add(self, value: object, position: int) -> None:
+        """Note the result of the item at ``position``."""
+        self.results.append(value)
+        if type(self.positions) is range:
+            self.positions = [*self.positions]
+        self.positions.append(position)
+
+    def add_all(self, values: list[Any], positions: list[int] | range) -> None:
+        """Note the results of several items; a run of places stays one, which costs nothing an item."""
+        self.results += values
+        known = self.positions
+        if not known:
+            self.positions = positions
+        elif type(known) is range and type(positions) is range and known.stop == positions.start:
+            self.positions = range(known.start, positions.stop)
+        else:
+            self.positions = [*known, *positions]
 
     def fail(self, position: int, stage: int, error: BaseException, item: object, attempts: int) -> None:
         """Note that an item failed for good."""

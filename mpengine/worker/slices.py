@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from mpengine.worker.chain import Site, Step
     from mpengine.worker.reports import Tally
 
+Places = list[int] | range
+
 
 def map_slice(  # noqa: PLR0913, PLR0917 - one stage of one slice
-    step: Step, stage: int, values: list[Any], positions: list[int], tally: Tally, found: list[Fields], site: Site
-) -> list[Any]:  # fmt: skip
-    """Run one stage over a slice; ``positions`` loses the places of the items that do not go on.
+    step: Step, stage: int, values: list[Any], positions: Places, tally: Tally, found: list[Fields], site: Site
+) -> tuple[list[Any], Places]:  # fmt: skip
+    """Run one stage over a slice; return the values that go on, and the places of their items.
 
     ``list.extend`` keeps what came before an exception, so its length tells which item raised; a ``StopIteration`` out
     of user code ends it early without a word, which the length tells too.
@@ -49,18 +51,31 @@ def map_slice(  # noqa: PLR0913, PLR0917 - one stage of one slice
         else:
             tally.failed += 1
             found.append(failure_of(positions[len(results)], stage, error, item, attempts))
+            if type(positions) is range:
+                positions = [*positions]
             del positions[len(results)]
         start += 1
+    results, kept = _without_skipped(results)
+    if kept is not None:
+        tally.skipped += len(positions) - len(kept)
+        positions = [positions[place] for place in kept]
+    tally.succeeded += len(results)
+    return results, positions
+
+
+def _without_skipped(results: list[Any]) -> tuple[list[Any], list[int] | None]:
+    """Return the results that go on, and their places among all; None: that is all of them.
+
+    Raises:
+        Killed: one of them is a ``KillSwitch``.
+    """
     kinds = _kinds(results)
     if any(issubclass(kind, KillSwitch) for kind in kinds):
         raise Killed(next(value.reason for value in results if issubclass(type(value), KillSwitch)))
-    if any(kind is type(SKIP) for kind in kinds):
-        kept = [place for place, value in enumerate(results) if value is not SKIP]
-        tally.skipped += len(results) - len(kept)
-        positions[:] = [positions[place] for place in kept]
-        results = [results[place] for place in kept]
-    tally.succeeded += len(results)
-    return results
+    if not any(kind is type(SKIP) for kind in kinds):
+        return results, None
+    kept = [place for place, value in enumerate(results) if value is not SKIP]
+    return [results[place] for place in kept], kept
 
 
 def _kinds(values: list[Any]) -> Iterable[type]:

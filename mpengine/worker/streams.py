@@ -113,8 +113,7 @@ class Stream:
             if value is not SKIP:
                 self._given += 1
                 if self._given > self._skip:
-                    report.results.append(value)
-                    report.positions.append(position)
+                    report.add(value, position)
             if len(report.results) >= budget or time.perf_counter() >= until:
                 return True
         return False
