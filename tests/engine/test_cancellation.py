@@ -255,8 +255,11 @@ def test_pills_get_through_an_inbox_full_of_large_payloads(make_engine):
             time.sleep(0.01)
         return x
 
-    threading.Timer(0.4, engine.cancel, ("full",)).start()
-    result = engine.run([[big] * 8, stage(slow, buffer=8)])
+    def source():
+        threading.Timer(0.4, engine.cancel, ("full",)).start()
+        yield from [big] * 8
+
+    result = engine.run([source, stage(slow, buffer=8)])
     assert result.reason == "full"
 
 
