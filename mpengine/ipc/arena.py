@@ -33,7 +33,7 @@ TABLE_BYTES: Final = PAGE
 BLOCKS: Final = 504
 USED: Final = 0
 FREED: Final = 8
-LARGE_BYTES: Final = 1 << 15
+LARGE_BYTES: Final = 1 << 16
 """Payloads, and buffers of them, of this size and above go into the arena; see docs/performance.rst."""
 
 _HEAD: Final = struct.Struct("<4sHHQQI")

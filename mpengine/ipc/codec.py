@@ -79,7 +79,7 @@ class PickleCodec:
         if self.shelf is None:
             return self._dump(items, None)
         buffers = _Buffers()
-        payload = self._dump(items, buffers)
+        payload = self._dump(_with_buffers(items), buffers)
         if not buffers.large and len(payload) < LARGE_BYTES:
             return payload
         stored = self.shelf.store([payload, *buffers.large])
@@ -122,6 +122,33 @@ class PickleCodec:
     def weigh(self, payload: Any) -> int:
         """See ``Codec``."""
         return sum(payload.block.sizes) if isinstance(payload, Shared) else len(payload)
+
+
+FEW: Final = 64
+"""Where a payload has more items, none of them is large enough to be looked for."""
+
+
+class _AsBuffer:
+    """A large bytes object, or bytearray, which pickle would copy twice; unpickles as what it is."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, content: bytes | bytearray) -> None:
+        self._content = content
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self._content), (pickle.PickleBuffer(self._content),)
+
+
+def _with_buffers(items: Any) -> Any:
+    """Return ``items``, the large bytes among them as buffers that are left out of the pickle."""
+    if len(items) > FEW or not any(_is_large_bytes(item) for item in items):
+        return items
+    return [_AsBuffer(item) if _is_large_bytes(item) else item for item in items]
+
+
+def _is_large_bytes(item: object) -> bool:
+    return type(item) in (bytes, bytearray) and len(item) >= LARGE_BYTES  # type: ignore[arg-type]  # it is one of both
 
 
 class _Buffers:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 TARGET_S = 0.025
 MAX_BATCH = 16_384
-MAX_BATCH_BYTES = 1 << 20
+MAX_BATCH_BYTES = 1 << 22
 GROWTH = 16
 FORGET = 0.75
 

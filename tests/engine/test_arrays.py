@@ -198,12 +198,12 @@ def test_workers_killed_at_random_lose_no_array_and_mix_none_up(make_engine):
 def test_a_run_in_bounds_takes_bounded_memory(make_engine):
     """A region is used again, so that many arrays take no more than a few."""
     engine = make_engine("fork")
-    with engine.iter([lambda: arrays(400), double, stage(double, buffer=3)]) as results:
+    with engine.iter([lambda: arrays(1500), double, stage(double, buffer=3)]) as results:
         sizes = []
         for value in results:
             assert value[0] % 4 == 0
             sizes.append(os.fstat(engine._backend._fleet._block.fd).st_blocks * 512)
-    assert max(sizes) < 400 * 8 * LENGTH // 2
+    assert max(sizes) < 1500 * 8 * LENGTH // 2
 
 
 @pytest.mark.slow
