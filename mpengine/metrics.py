@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from mpengine.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,8 @@ class Snapshot:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the snapshot as plain dicts, lists, strings and numbers, ready for JSON."""
+        from dataclasses import asdict
+
         figures = asdict(self)
         figures["stages"] = list(figures["stages"])
         figures["workers"] = list(figures["workers"])

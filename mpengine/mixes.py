@@ -5,12 +5,12 @@ A ``Mix`` is a frozen description, as a ``Stage`` is; what runs where is decided
 
 from __future__ import annotations
 
-import inspect
+import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, overload
 
 from mpengine.errors import PipelineError
+from mpengine.records import dataclass
 from mpengine.stages import SKIP, Stage, StageFunction, as_stage, stage
 
 _FOR_MERGE = ("on_error", "error_handler")
@@ -95,7 +95,11 @@ def mix(
 
 def _is_builder(fn: object) -> bool:
     """Whether ``fn`` is a function without arguments, which cannot be meant to get an item."""
-    return inspect.isfunction(fn) and not inspect.signature(fn).parameters
+    if not isinstance(fn, types.FunctionType):
+        return False
+    import inspect  # a slow import, of which stages that are no mix need not know
+
+    return not inspect.signature(fn).parameters
 
 
 def _build(builder: Callable[[], Any], merge: StageFunction | None, name: str | None, options: dict[str, Any]) -> Mix:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mpengine.errors import PipelineError
 from mpengine.mixes import Mix, as_member
+from mpengine.records import replace
 from mpengine.stages import Stage, StageFunction, stage
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from mpengine.errors import PipelineError
+from mpengine.records import dataclass
 
 
 class ErrorPolicy(enum.Enum):

@@ -9,11 +9,11 @@ import contextlib
 import pickle
 import reprlib
 import threading
-from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
 from mpengine.errors import EngineError, StageError
 from mpengine.metrics import Snapshot
+from mpengine.records import dataclass, field, replace
 
 MAX_REPORTED_ERRORS = 1000
 MAX_REPR = 200

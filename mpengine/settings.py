@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from mpengine.records import dataclass
 
 DEFAULT_BUFFER = 16384
 DEFAULT_MAX_BYTES = 1 << 30

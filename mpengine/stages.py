@@ -6,17 +6,16 @@ where it is written.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
-import inspect
 import sys
+import types
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
 from typing import Any, Final, NoReturn, overload
 
 from mpengine.errors import PipelineError
 from mpengine.policies import ErrorPolicy, Retry
+from mpengine.records import dataclass, field, fields
 
 KINDS = ("process", "thread", "async")
 StageFunction = Callable[..., Any]
@@ -179,19 +178,19 @@ class Stage:
 
         A class whose instances cannot be called, such as ``int``, is a function like any other: it makes its results.
         """
-        return inspect.isclass(self.fn) and any("__call__" in vars(kind) for kind in self.fn.__mro__)
+        return isinstance(self.fn, type) and any("__call__" in vars(kind) for kind in self.fn.__mro__)
 
     @property
     def is_generator(self) -> bool:
         """Whether one item may become many."""
         called = _called(self.fn)
-        return inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
+        return _has_flag(called, _GENERATOR | _ASYNC_GENERATOR)
 
     @property
     def is_async(self) -> bool:
         """Whether the function is an ``async def``."""
         called = _called(self.fn)
-        return inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+        return _has_flag(called, _COROUTINE | _ASYNC_GENERATOR) or _is_marked(called)
 
     @property
     def takes_state(self) -> bool:
@@ -261,6 +260,33 @@ def _address_of(thing: object, *, unwrap: bool = False) -> tuple[str, str] | Non
     return (module, qualname) if found is thing else None
 
 
+_COROUTINE: Final = 0x80
+_GENERATOR: Final = 0x20
+_ASYNC_GENERATOR: Final = 0x200
+
+
+def _has_flag(fn: object, flags: int) -> bool:
+    """Whether the code of a function or method has one of these flags, as ``inspect`` has them."""
+    code = getattr(getattr(fn, "__func__", fn), "__code__", None)
+    return isinstance(code, types.CodeType) and bool(code.co_flags & flags)
+
+
+def _is_marked(fn: object) -> bool:
+    """Whether ``inspect.markcoroutinefunction`` was called for it, which Python 3.12 has."""
+    inspect = sys.modules.get("inspect")  # whoever has called it has imported it
+    return inspect is not None and inspect.iscoroutinefunction(fn)
+
+
+def _takes_one(fn: StageFunction) -> bool:
+    """Whether it can be told without ``inspect`` that ``fn`` takes one argument by place at most."""
+    if type(fn) is types.FunctionType:
+        return fn.__code__.co_argcount < 2 and not vars(fn)  # noqa: PLR2004 - item and state; a wrapper has attributes
+    if type(fn) is types.BuiltinFunctionType:
+        text = getattr(fn, "__text_signature__", None) or ""
+        return len([name for name in text.strip("()").split(", ") if name.isidentifier()]) == 1
+    return False
+
+
 def _name_of(fn: StageFunction) -> str:
     while isinstance(fn, functools.partial):
         fn = fn.func
@@ -272,19 +298,23 @@ def _called(fn: StageFunction) -> StageFunction:
     """Return the function that a call of ``fn`` (or of an instance of it) ends in."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    if inspect.isfunction(fn) or inspect.ismethod(fn) or inspect.isbuiltin(fn):
+    if isinstance(fn, types.FunctionType | types.MethodType | types.BuiltinFunctionType):
         return fn
-    called = fn.__call__ if inspect.isclass(fn) else getattr(type(fn), "__call__", fn)  # noqa: B004 - the method itself is wanted
+    called = fn.__call__ if isinstance(fn, type) else getattr(type(fn), "__call__", fn)  # noqa: B004 - the method itself is wanted
     return called if callable(called) else fn
 
 
 def _takes_state(fn: StageFunction) -> bool:
     """Whether ``fn`` has to be given a second positional argument, and calls it ``state`` or has no default for it."""
-    if inspect.isclass(fn):
+    if isinstance(fn, type):
         call = getattr(fn, "__call__", None)  # noqa: B004 - the method itself is wanted
-        if not inspect.isfunction(call):
+        if not isinstance(call, types.FunctionType):
             return False
         fn = functools.partial(call, None)  # as if bound
+    elif _takes_one(fn):
+        return False
+    import inspect  # a slow import, which simple functions can do without
+
     try:
         parameters = list(inspect.signature(fn).parameters.values())
     except (TypeError, ValueError):
@@ -318,6 +348,8 @@ def stage(fn: StageFunction | None = None, **options: Any) -> Stage | Callable[[
     unknown = sorted(set(options) - {f.name for f in fields(Stage) if f.kw_only})
     if unknown:
         known = [f.name for f in fields(Stage) if f.kw_only]
+        import difflib
+
         alike = [name for option in unknown for name in difflib.get_close_matches(option, known, 1)]
         hint = f"; did you mean {', '.join(map(repr, alike))}?" if alike else f"; there are {', '.join(known)}"
         msg = f"a stage has no option {', '.join(map(repr, unknown))}{hint}"

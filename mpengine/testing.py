@@ -29,13 +29,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
 from mpengine.processes.identity import ProcessIdentity, wait_gone
+from mpengine.records import dataclass
 
 __all__ = ["assert_no_orphans"]
 

@@ -10,9 +10,9 @@ A backend is used like this::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mpengine.records import dataclass
 from mpengine.scheduler.events import Ending, Failure
 from mpengine.settings import DEFAULT_MAX_BYTES
 

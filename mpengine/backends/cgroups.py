@@ -8,9 +8,10 @@ the container's own part of the tree, and the walk ends at its top.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+from mpengine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

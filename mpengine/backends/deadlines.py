@@ -11,10 +11,10 @@ D3. It is killed group and all; its death is told like any other, with the word 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpengine.ipc.lastwords import DUMP
+from mpengine.records import dataclass
 
 if TYPE_CHECKING:
     from mpengine.backends.fleet import Fleet

@@ -10,7 +10,6 @@ import contextlib
 import os
 import selectors
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mpengine.backends.links import Link
@@ -23,6 +22,7 @@ from mpengine.ipc.messages import Message, ProtocolError
 from mpengine.processes.registry import Exited, ProcessRegistry, StartFailed
 from mpengine.processes.spawning import close_in_forked_children, forget
 from mpengine.processes.stopping import Rung, StopLadder
+from mpengine.records import dataclass, replace
 from mpengine.worker.threadpools import threads_for, variables_for
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 from array import array
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mpengine.backends.base import failure_from
 from mpengine.ipc.lastwords import Stack
+from mpengine.records import replace
 from mpengine.scheduler import events
 
 if TYPE_CHECKING:

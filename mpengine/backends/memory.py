@@ -12,11 +12,9 @@ M5. One that is over the limit before it was given anything would be replaced fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psutil
-
+from mpengine.records import dataclass
 from mpengine.scheduler import events
 
 if TYPE_CHECKING:
@@ -65,6 +63,8 @@ class MemoryGuard:
         """Look at all workers if it is time to, and return what is to be told of them."""
         if self._limit is None or at < self._look_at:
             return []
+        import psutil  # a slow import, for those who set a limit
+
         self._look_at = at + LOOK_S
         told: list[events.Event] = []
         for link in fleet.links.values():
@@ -107,4 +107,6 @@ class MemoryGuard:
 
 def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process, in bytes; ``psutil.Error`` where there is none of that number."""
+    import psutil
+
     return int(psutil.Process(pid).memory_info().rss)

@@ -16,7 +16,6 @@ import logging
 import socket
 import time
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
@@ -28,6 +27,7 @@ from mpengine.errors import PipelineError
 from mpengine.ipc import messages
 from mpengine.ipc.codec import PickleCodec, dump
 from mpengine.ipc.holdings import Stored
+from mpengine.records import replace
 from mpengine.scheduler import events
 from mpengine.worker import courier
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from pathlib import Path
 
 _lock = threading.RLock()  # a signal handler may close an engine
 _holders = 0
@@ -48,4 +47,4 @@ def _is_null_device(fd: int) -> bool:
         found = os.fstat(fd)
     except OSError:
         return False
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == Path(os.devnull).stat().st_rdev
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev  # noqa: PTH116 - pathlib is a slow import

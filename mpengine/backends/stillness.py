@@ -13,10 +13,9 @@ V5. One under a debugger is no concern of ours: the kernel tells that apart.
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psutil
+from mpengine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,6 +93,8 @@ class Stillness:
 
 def is_stopped_now(pid: int) -> bool:
     """Whether a process is stopped, and not by a debugger."""
+    import psutil  # a slow import, which most runs end without
+
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.Error:

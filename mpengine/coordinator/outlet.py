@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import queue
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from mpengine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

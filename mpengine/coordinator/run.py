@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 import weakref
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mpengine import backends
@@ -28,6 +27,7 @@ from mpengine.errors import EngineError
 from mpengine.ipc.codec import PlainCodec
 from mpengine.ipc.salvage import Broken, Salvaged
 from mpengine.policies import ErrorPolicy
+from mpengine.records import replace
 from mpengine.results import Err, ItemError, Ok, Report
 from mpengine.scheduler import events
 from mpengine.scheduler.commands import ReportFailure

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mpengine.records import dataclass
 from mpengine.settings import DEFAULT_MAX_BYTES
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ import threading
 import time
 import traceback
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from mpengine.records import dataclass
 
 if TYPE_CHECKING:
     from mpengine.ipc.messages import Logged

@@ -19,11 +19,11 @@ import sysconfig
 import tokenize
 import warnings
 import zlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpengine import ErrorPolicy, Pipeline, stage
+from mpengine.records import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mpengine.errors import StageError
@@ -200,7 +201,16 @@ def _by_value(thing: object, leave_out: Callable[[pickle.PickleBuffer], object] 
 
 
 def dump(thing: object) -> bytes:
-    """Return ``thing`` pickled by value where need be; for functions and chains."""
+    """Return ``thing`` pickled by value where need be; for functions and chains.
+
+    What lives in modules goes without cloudpickle, which is a slow import, unless it was told to take some by value.
+    """
+    known = sys.modules.get("cloudpickle")
+    if known is None or not known.list_registry_pickle_by_value():
+        with contextlib.suppress(Exception):  # as in ``PickleCodec.pack``
+            dumped = pickle.dumps(thing, 5)
+            if MAIN not in dumped:
+                return dumped
     return _by_value(thing)
 
 

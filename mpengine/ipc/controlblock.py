@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 import time
-from dataclasses import dataclass
 from typing import Final
 
 from mpengine.ipc.arena import Geometry, whole_pages
 from mpengine.ipc.lastwords import REGION_BYTES
+from mpengine.records import dataclass
 
 READ_TRIES: Final = 8
 HEADER_BYTES: Final = 4096
@@ -215,6 +214,8 @@ class ControlBlock:
             fd = os.memfd_create("mpengine-control", os.MFD_CLOEXEC)
         else:
             arena_limit = 0  # a file system's blocks are no memory
+            import tempfile
+
             with tempfile.TemporaryFile() as file:  # has no name either, once it is open
                 fd = os.dup(file.fileno())
         try:

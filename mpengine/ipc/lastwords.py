@@ -16,8 +16,9 @@ import faulthandler
 import os
 import re
 import signal
-from dataclasses import dataclass
 from typing import Final
+
+from mpengine.records import dataclass
 
 DUMP: Final = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
 REGION_BYTES: Final = 1 << 16

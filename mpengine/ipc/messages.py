@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import marshal
 import struct
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from mpengine.errors import EngineError
+from mpengine.records import dataclass, fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

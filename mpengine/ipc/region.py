@@ -7,7 +7,7 @@ which takes many times as long.  So a freed block stays as it is until something
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from mpengine.records import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mpengine.ipc.arena import BLOCKS, FREED, TABLE_BYTES, USED, Block, places, whole_pages

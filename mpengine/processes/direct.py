@@ -10,12 +10,12 @@ import os
 import select
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mpengine.processes import spawning
 from mpengine.processes.guardianlink import GuardianLink
 from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
+from mpengine.records import dataclass
 from mpengine.worker.boot import BOOT_FAILED, WorkerBoot, read_failure
 from mpengine.worker.descent import COOKIE_NAME, tagged
 from mpengine.worker.nursery import bury_nowait, kill_and_bury, kill_group

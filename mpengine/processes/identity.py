@@ -5,15 +5,27 @@ import os
 import select
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, NamedTuple, Self
 
-import psutil
+from mpengine.records import dataclass, field
+
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+
+
+class _Look(NamedTuple):
+    """What the kernel says of the process that has a number now; the start counts from when the machine came up."""
+
+    state: str
+    parent: int
+    start: float
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
     """A process by its number and the time it was created.
+
+    That it has gone is read off ``/proc``.  That it is still there, which matters before a signal is sent, psutil has
+    to confirm; it is a slow import, and where all goes well nobody has to ask.
 
     Args:
         pid: Its number.
@@ -22,24 +34,37 @@ class ProcessIdentity:
 
     pid: int
     create_time: float
-    # Compares creation times by the clock that nobody can set: setting the other one changes nobody's identity.
-    _found: psutil.Process | None = field(default=None, repr=False, compare=False)
+    # By the clock that nobody can set: setting the other one changes nobody's identity.
+    _start: float | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, pid: int) -> Self:
         """The identity of the process that has this number now; one that is not alive if there is none."""
-        try:
-            found = psutil.Process(pid)
-            return cls(pid, found.create_time(), found)
-        except psutil.Error:
+        look = _look_at(pid)
+        if look is None:
             return cls(pid, 0.0)
+        return cls(pid, _boot_time() + look.start / _TICKS_PER_S, look.start)
 
     def is_alive(self) -> bool:
         """Whether this very process still runs: a zombie is gone, and so is one whose number is another's now."""
+        if not self._still_there():
+            return False
+        import psutil
+
         try:
-            return self._found is not None and self._found.is_running() and self._found.status() != psutil.STATUS_ZOMBIE
+            is_zombie = psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
+        return not is_zombie and self._still_there()  # asked once more: psutil may have found the number's next owner
+
+    def _still_there(self) -> bool:
+        look = self._look()
+        return look is not None and look.state != "Z"
+
+    def _look(self) -> _Look | None:
+        """What there is to see of this very process; None when it has been buried."""
+        look = None if self._start is None else _look_at(self.pid)
+        return None if look is None or look.start != self._start else look
 
     def send_signal(self, signum: int) -> None:
         """Send it a signal, unless it has gone."""
@@ -49,17 +74,54 @@ class ProcessIdentity:
 
     def parent_pid(self) -> int | None:
         """The number of its parent now; None when the process has gone."""
-        try:
-            return self._found.ppid() if self._found is not None else None
-        except psutil.Error:
-            return None
+        look = self._look()
+        return None if look is None else look.parent
 
     def environment(self) -> dict[str, str]:
         """What its environment was when its program started; empty when it may not be read."""
+        if self._look() is None:
+            return {}
+        import psutil
+
         try:
-            return self._found.environ() if self._found is not None else {}
+            return psutil.Process(self.pid).environ()
         except (psutil.Error, OSError):
             return {}
+
+
+def _look_at(pid: int) -> _Look | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - pathlib is a slow import
+            fields = file.read().rpartition(b")")[2].split()  # a program's name may hold anything, ")" too
+    except ProcessLookupError:
+        return None
+    except FileNotFoundError:
+        return None if _HAS_PROC else _asked_of_psutil(pid)
+    return _Look(fields[0].decode(), int(fields[1]), int(fields[19]))
+
+
+def _asked_of_psutil(pid: int) -> _Look | None:
+    """Look at a process of another kind of system, which has no files that tell."""
+    import psutil
+
+    try:
+        found = psutil.Process(pid)
+        state = "Z" if found.status() == psutil.STATUS_ZOMBIE else "?"
+        return _Look(state, found.ppid(), (found.create_time() - _boot_time()) * _TICKS_PER_S)
+    except psutil.Error:
+        return None
+
+
+def _boot_time() -> float:
+    if _HAS_PROC:
+        with open("/proc/stat", "rb", buffering=0) as file:  # noqa: PTH123 - as above
+            for line in file.read().splitlines():
+                if line.startswith(b"btime "):
+                    return float(line[6:])
+    return 0.0
+
+
+_HAS_PROC: Final = os.path.exists("/proc/self/stat")  # noqa: PTH110 - as above
 
 
 def wait_gone(identities: Collection[ProcessIdentity], timeout_s: float) -> tuple[ProcessIdentity, ...]:
@@ -73,6 +135,8 @@ def wait_gone(identities: Collection[ProcessIdentity], timeout_s: float) -> tupl
 def _wait_end(identity: ProcessIdentity, deadline_at: float) -> None:
     timeout_s = max(0.0, deadline_at - time.monotonic())
     if not hasattr(os, "pidfd_open"):
+        import psutil
+
         with contextlib.suppress(psutil.Error):  # a time-out among them
             psutil.Process(identity.pid).wait(timeout_s)
         return

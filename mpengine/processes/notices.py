@@ -1,9 +1,9 @@
 """What a registry has to tell about its workers."""
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from mpengine.processes.identity import ProcessIdentity
+from mpengine.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, assert_never
 
 from mpengine.processes import spawning
 from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
 from mpengine.processes.orphans import kill_orphans
+from mpengine.records import dataclass, replace
 from mpengine.worker import nursery
 from mpengine.worker.boot import WorkerBoot
 from mpengine.worker.descent import COOKIE_NAME, belongs, tagged

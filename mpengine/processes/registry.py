@@ -12,7 +12,6 @@ G4. In a child that is forked from this process the registry is empty and closed
 
 import contextlib
 import os
-import secrets
 import select
 import signal
 import time
@@ -61,7 +60,7 @@ class ProcessRegistry:
             raise OSError("start_method='fork' needs pidfd_open, which this system lacks: use 'forkserver'")
         # In a worker of another engine it is a part of that worker's cookie: what is left here is found from there too.
         outer = os.environ.get(COOKIE_NAME)
-        self.cookie: str = f"{outer}.{secrets.token_hex(8)}" if outer else secrets.token_hex(8)
+        self.cookie: str = f"{outer}.{os.urandom(8).hex()}" if outer else os.urandom(8).hex()
         variables = {**(environ or {}), COOKIE_NAME: self.cookie}
         with contextlib.ExitStack() as on_error:  # descriptors may run out at each of these
             self._epoll = select.epoll()

@@ -18,18 +18,16 @@ import pickle
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import types
 from collections.abc import Iterable, Mapping
 from multiprocessing import spawn
-from pathlib import Path
 from typing import Final
 
 import mpengine.worker
 from mpengine.worker.boot import Preparation, WorkerBoot, interpreter_flags, run_in_child
 
-_PACKAGE_FOLDER: Final = str(Path(mpengine.worker.__file__).resolve().parents[2])
+_PACKAGE_FOLDER: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(mpengine.worker.__file__))))  # noqa: PTH120 - pathlib is a slow import
 _NEVER_TWICE: Final = ("init_main_from_name", "init_main_from_path", "name")
 _BOOTSTRAP: Final = (
     "import marshal,os,sys;sys.path[:],parcel=marshal.loads(os.pread({fd},{size},0));os.close({fd});"
@@ -121,6 +119,8 @@ def memory_file(content: bytes) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("mpengine-boot")
     else:
+        import tempfile
+
         with tempfile.TemporaryFile(prefix="mpengine-") as file:
             fd = os.dup(file.fileno())
     with open(fd, "wb", closefd=False) as file:
@@ -172,7 +172,7 @@ def _interpreter() -> list[str]:
 
 
 def _import_path() -> list[str]:
-    entries = [os.fspath(entry) or str(Path.cwd()) for entry in sys.path if isinstance(entry, str | os.PathLike)]
+    entries = [os.fspath(entry) or os.getcwd() for entry in sys.path if isinstance(entry, str | os.PathLike)]  # noqa: PTH109 - as above
     return entries if _PACKAGE_FOLDER in entries else [*entries, _PACKAGE_FOLDER]
 
 

@@ -1,7 +1,8 @@
 """The stop ladder: when to ask, when to insist, when to kill.  It decides; somebody else acts."""
 
 import enum
-from dataclasses import dataclass, field
+
+from mpengine.records import dataclass, field
 
 
 class Rung(enum.Enum):

@@ -6,9 +6,9 @@ It is its own place in the order of results as well (``before`` and ``behind``; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mpengine.records import dataclass, field
 from mpengine.scheduler.lifecycles import BATCH, BatchMove, BatchState, follow
 from mpengine.scheduler.payloads import Zipped
 

@@ -6,7 +6,7 @@ A batch ought to be about ``TARGET_S`` of work: long enough that handing it over
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mpengine.records import dataclass
 
 TARGET_S = 0.025
 MAX_BATCH = 16_384

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mpengine.records import dataclass, field
 from mpengine.scheduler.lifecycles import WORKER, WorkerLife, WorkerMove, follow
 
 if TYPE_CHECKING:

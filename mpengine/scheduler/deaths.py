@@ -21,10 +21,10 @@ R8. Workers cannot be started when one slot has lost ``START_TRIES`` processes i
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpengine.errors import ItemTimeoutError, MemoryLimitError, WorkerDiedError
+from mpengine.records import replace
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.events import Ending
 from mpengine.scheduler.lifecycles import BatchState, WorkerMove

@@ -13,11 +13,11 @@ consumer takes it.  So an item lost or doubled in between shows as an imbalance,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpengine.errors import InternalError
 from mpengine.policies import ErrorPolicy
+from mpengine.records import dataclass
 from mpengine.scheduler.events import Ending
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ S4. A report is held against what was asked for before any of it is believed (K9
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mpengine.policies import ErrorPolicy
+from mpengine.records import dataclass, replace
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.admission import Admission
 from mpengine.scheduler.backlog import lead_bound

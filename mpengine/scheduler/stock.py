@@ -9,9 +9,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mpengine.records import replace
 from mpengine.scheduler.backlog import Backlog
 from mpengine.scheduler.batches import Batch, Family, Joint, Piece, trace
 from mpengine.scheduler.events import Chunk

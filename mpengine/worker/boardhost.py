@@ -5,9 +5,9 @@ It holds nothing that anybody else waits for (K1), and ends with the coordinator
 
 import os
 import pickle
-from dataclasses import dataclass
 from typing import NoReturn
 
+from mpengine.records import dataclass
 from mpengine.worker import boot, lifeline
 
 

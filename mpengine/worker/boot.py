@@ -21,10 +21,10 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import Final, NoReturn, Self, TypeAlias
 
+from mpengine.records import dataclass, field, replace
 from mpengine.worker import lifeline
 
 Preparation: TypeAlias = Mapping[str, object]

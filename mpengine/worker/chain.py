@@ -7,15 +7,13 @@ that never runs a stage never pays for it.
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
-import random
-import traceback
-from dataclasses import dataclass
+import types
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mpengine.errors import ItemTimeoutError, StageError
 from mpengine.ipc.codec import dump_error
+from mpengine.records import dataclass
 from mpengine.results import bounded_repr, bounded_text, stand_in, wants_out
 from mpengine.stages import SKIP, KillSwitch, WorkerState
 
@@ -37,6 +35,8 @@ def format_traceback(error: BaseException) -> str:
     """Return the traceback as text, from the user's function on."""
     frames = error.__traceback__
     frames = frames.tb_next if frames else None
+    import traceback  # only what fails pays for it
+
     try:
         return "".join(traceback.format_exception(type(error), error, frames))
     except BaseException as raised:  # it asks the error this and that, which is user code and may raise
@@ -119,7 +119,7 @@ class Step:
 
     def _finish(self, given: object) -> None:
         """Wait for what an ``async def`` for setting up or tearing down has given; anything else is of no use."""
-        if inspect.iscoroutine(given):
+        if isinstance(given, types.CoroutineType):
             self.loop.run_until_complete(given)
 
     def map(self, items: Iterable[Any]) -> Iterator[Any]:
@@ -321,6 +321,8 @@ class Site:
 
 def backoff_s(retry: Retry, attempts: int) -> float:
     """Return the seconds to wait after so many attempts, drawn within the retry's jitter."""
+    import random  # a slow import, for those who wait
+
     return retry.wait_s(attempts, random.random())  # noqa: S311 - a delay, no secret
 
 

@@ -16,9 +16,9 @@ import pickle
 import signal
 import socket
 import time
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from mpengine.records import dataclass
 from mpengine.worker.descent import kill_bearers
 
 COOKIE_LIMIT_BYTES: Final = 8_192

@@ -13,10 +13,10 @@ J4. A chain that fans out is put aside when it has given what it was asked for, 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpengine.ipc.salvage import Broken, Salvaged
+from mpengine.records import dataclass
 from mpengine.results import bounded_repr
 from mpengine.stages import SKIP
 from mpengine.worker.chain import UNREADABLE, Fields, Killed, Stopped, attempt

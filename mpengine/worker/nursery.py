@@ -33,9 +33,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias
 
+from mpengine.records import dataclass
 from mpengine.worker import boot, lifeline
 from mpengine.worker.descent import Strays, end_all_children, tagged
 

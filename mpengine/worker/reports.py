@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
+from mpengine.records import dataclass, field
 from mpengine.worker.chain import Fields, failure_of
 
 DONE, MORE, SUSPENDED = "done", "more", "suspended"

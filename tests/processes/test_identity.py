@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 
@@ -34,9 +35,11 @@ def test_a_process_that_had_gone_before_is_not_alive():
 
 
 def test_a_number_in_use_by_another_process_is_not_it():
-    found = psutil.Process()
-    found._ident = (found.pid, found._ident[1] - 1)  # what has the number now was created a second later
-    assert not ProcessIdentity(found.pid, found.create_time(), found).is_alive()
+    mine = ProcessIdentity.of(os.getpid())
+    other = dataclasses.replace(mine, _start=mine._start - 1)  # what has the number now was created a little later
+    assert not other.is_alive()
+    assert other.parent_pid() is None
+    assert other.environment() == {}
 
 
 def test_waiting_tells_who_is_still_there():
