@@ -15,8 +15,10 @@ Where things are (imports point down only)::
     pipeline            Pipeline: a source and its stages
     mixes               Mix: stages side by side
     stages              Stage, SKIP, KillSwitch, WorkerState
+    cancelevent         CancelEvent: the cancel flag as a multiprocessing.Event
     results  policies  cancellation  metrics  settings
     errors
+    records             dataclasses that cost next to nothing to import
 
 Names are loaded when they are first used (PEP 562), so a worker never pays for what only the parent needs.
 """
@@ -29,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mpengine.cancellation import CancelEvent, cancelled
+    from mpengine.cancelevent import CancelEvent
+    from mpengine.cancellation import cancelled
     from mpengine.engine import Engine
     from mpengine.errors import (
         EngineClosedError,
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
     from mpengine.stages import SKIP, KillSwitch, Stage, WorkerState, stage
 
 _HOME = {
-    "CancelEvent": "cancellation",
+    "CancelEvent": "cancelevent",
     "Engine": "engine",
     "EngineClosedError": "errors",
     "EngineError": "errors",

@@ -1,4 +1,4 @@
-"""Cancellation: an event by type and interface, with nothing in it that a killed process could leave locked.
+"""Cancellation: an event by interface, with nothing in it that a killed process could leave locked.
 
 ``multiprocessing.Event`` is a condition over semaphores: ``set()`` waits for every sleeper to wake, so it blocks for
 ever when one of them was SIGKILLed (cpython#75158), and it can deadlock with an ``is_set()`` that a signal handler
@@ -17,15 +17,16 @@ from __future__ import annotations
 import os
 import select
 import threading
-from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class CancelEvent(Event):
-    """A ``multiprocessing.Event`` whose state is a byte of shared memory and a pipe.
+class CancelFlag:
+    """What ``CancelEvent`` is but for its type: its state is a byte of shared memory and a pipe.
+
+    Workers have this alone: ``multiprocessing.synchronize``, where the type is, is a slow import.
 
     Args:
         buffer: writable shared memory that holds the flag.
@@ -36,7 +37,6 @@ class CancelEvent(Event):
 
     def __init__(self, buffer: Any, offset: int, *, read_fd: int = -1, write_fd: int = -1) -> None:
         """Bind the event to its byte and its pipe."""
-        # Event.__init__ is left out on purpose: it would make the semaphores this class exists to avoid.
         self._buffer = buffer
         self._offset = offset
         if read_fd == -1:

@@ -5,7 +5,6 @@ The caller's thread is the consumer: it unpacks results and waits; the loop has 
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -13,13 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mpengine.backends import make_backend
 from mpengine.backends.cores import available_cores
-from mpengine.coordinator.opening import on_loop
 from mpengine.coordinator.publishing import Publisher
-from mpengine.coordinator.run import Run, close_backend
-from mpengine.coordinator.runoptions import RunOptions
-from mpengine.coordinator.scribe import Scribe
+from mpengine.coordinator.scribe import WARNING, Scribe
 from mpengine.coordinator.signals import signals_held
-from mpengine.coordinator.stream import ResultStream
 from mpengine.errors import EngineClosedError, EngineError
 from mpengine.metrics import Snapshot
 from mpengine.mixes import Mix
@@ -36,6 +31,8 @@ if TYPE_CHECKING:
 
     from mpengine.backends.base import Backend
     from mpengine.coordinator.awaiting import AsyncResultStream, Consumer, Entrance
+    from mpengine.coordinator.run import Run
+    from mpengine.coordinator.stream import ResultStream
     from mpengine.monitor.board import BoardAddress, Proxy
 
 
@@ -150,7 +147,7 @@ class Engine:
             result = run.conclude().with_values(values)
             if isinstance(result, Err) and isinstance(result.cause, Exception):
                 # For whoever does not look at the result.
-                self._scribe.note(logging.WARNING, "the run has failed: %s", result.reason)
+                self._scribe.note(WARNING, "the run has failed: %s", result.reason)
                 self._scribe.close()
         return run.with_interrupt(result)
 
@@ -214,6 +211,8 @@ class Engine:
         if pipeline.cancelled is not None:
             raise EngineError(pipeline.cancelled)
         run = self._make_run(pipeline)
+        from mpengine.coordinator.stream import ResultStream
+
         return ResultStream.begun(run, lambda: self._start(run, pipeline))
 
     def map(self, fn: Callable[..., Any] | Stage, iterable: Iterable[Any], **stage_options: Any) -> ResultStream:
@@ -239,6 +238,7 @@ class Engine:
         import asyncio
 
         from mpengine.coordinator.awaiting import Entrance
+        from mpengine.coordinator.opening import on_loop
 
         self._entrance = self._entrance or Entrance()
         source = on_loop(pipeline.source, asyncio.get_running_loop())
@@ -257,9 +257,15 @@ class Engine:
         source = pipeline.source if source is None else source
         with self._starting:
             self._check_free()
-            self._backend = self._backend or make_backend(self._options, self.workers, self._cores)
+            head = None
+            if self._backend is None:
+                self._backend, head = make_backend(self._options, self.workers, self._cores, plan)
+            # Slow imports, for which the fork server need not wait.
+            from mpengine.coordinator.run import Run
+            from mpengine.coordinator.runoptions import RunOptions
+
             options = RunOptions.chosen(self._options, self.workers, keep=self._is_warm, scribe=self._scribe)
-            return Run(plan, source, self._backend, options, lambda run: self._end(run, pipeline))
+            return Run(plan, source, self._backend, options, lambda run: self._end(run, pipeline), head)
 
     def _start(self, run: Run, pipeline: Pipeline) -> None:
         with self._starting:
@@ -313,7 +319,10 @@ class Engine:
     def _let_go(self, backend: Backend | None) -> None:
         """End what is not to be kept, and have everything logged."""
         try:
-            close_backend(backend)
+            if backend is not None:
+                from mpengine.coordinator.run import close_backend
+
+                close_backend(backend)
         finally:
             if backend is not None:
                 self._publisher.close()

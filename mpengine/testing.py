@@ -208,7 +208,7 @@ class _Check:
         kept = _kept_by_stdlib()
         orphans = [
             _Orphan(
-                identity=ProcessIdentity(process.pid, process.create_time(), process),
+                identity=ProcessIdentity.of(process.pid),
                 process=process,
                 is_descendant=process in family,
                 is_kept=process.pid in kept,

@@ -4,6 +4,7 @@
 ``base``       the contract with the coordinator's loop
 ``inline``     all in the caller's thread, for debugging
 ``process``    worker processes: commands as messages, messages as events
+``headstart``  the fork server on its way up, before all else is there
 ``fleet``      the processes of one engine: started, linked, heard, stopped
 ``links``      the coordinator's end of one worker
 ``hearing``    what a worker has told, checked
@@ -24,47 +25,67 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
-from mpengine.backends.limits import explained
 from mpengine.errors import EngineError
 from mpengine.settings import DEFAULT_MAX_BYTES
 
 if TYPE_CHECKING:
-    from mpengine.backends.base import Backend
+    from mpengine.backends.base import Backend, BackendOptions
+    from mpengine.backends.headstart import HeadStart
+    from mpengine.plan import Plan
     from mpengine.settings import EngineOptions
 
 
-def make_backend(chosen: EngineOptions, workers: int, cores: int) -> Backend:
+def make_backend(
+    chosen: EngineOptions, workers: int, cores: int, plan: Plan | None = None
+) -> tuple[Backend, HeadStart | None]:
     """Return the backend that an engine has chosen; only that one is imported.
 
     Args:
         chosen: the engine's options.
         workers: how many.
         cores: that they share.
+        plan: what is about to run; None: nothing yet.
+
+    Returns:
+        The backend; and the head start of the run, where there is such a thing, to be kept until the run has begun.
 
     Raises:
+        PipelineError: the stages will not travel.
         EngineError: this process has no descriptors left; names the limit.
     """
-    from mpengine.backends.base import BackendOptions
-
-    options = BackendOptions(
-        workers, chosen.start_method, tuple(chosen.preload), cores, chosen.memory_limit,
-        chosen.max_bytes or DEFAULT_MAX_BYTES,
-    )  # fmt: skip
     if chosen.backend == "inline":
         from mpengine.backends.inline import InlineBackend
 
-        return InlineBackend(options)
-    from mpengine.backends.process import ProcessBackend
+        return InlineBackend(_options(chosen, workers, cores)), None
     from mpengine.backends.standard import hold_standard_files, release_standard_files
 
+    hold_standard_files()
     try:
-        hold_standard_files()
-        return ProcessBackend(options)
-    except OSError as error:
+        head = None
+        if plan is not None and chosen.start_method != "fork":
+            from mpengine.backends.headstart import HeadStart
+
+            head = HeadStart(plan, chosen, workers, cores)
+        from mpengine.backends.process import ProcessBackend  # a slow import, while the fork server comes up
+
+        ahead = (lambda: None) if head is None else weakref.ref(head)
+        return ProcessBackend(_options(chosen, workers, cores), ahead), head
+    except BaseException as error:
         release_standard_files()
-        raise EngineError(explained(error)) from error
+        if isinstance(error, OSError):
+            from mpengine.backends.limits import explained
+
+            raise EngineError(explained(error)) from error
+        raise
+
+
+def _options(chosen: EngineOptions, workers: int, cores: int) -> BackendOptions:
+    from mpengine.backends.base import BackendOptions
+
+    return BackendOptions(workers, chosen.start_method, tuple(chosen.preload), cores, chosen.memory_limit)
 
 
 def close_backend(backend: Backend) -> None:

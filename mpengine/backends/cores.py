@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
-from mpengine.backends.cgroups import ROOT, groups
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from mpengine.backends.cgroups import ROOT, groups, read
 
 
 def available_cores() -> int:
@@ -18,7 +14,7 @@ def available_cores() -> int:
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
-def cpu_quota(root: Path = ROOT) -> float | None:
+def cpu_quota(root: str | os.PathLike[str] = ROOT) -> float | None:
     """Return the least quota that binds this process, in cores; None where there is none.
 
     Args:
@@ -28,14 +24,14 @@ def cpu_quota(root: Path = ROOT) -> float | None:
     return min(quotas, default=None)
 
 
-def _quota_of(group: Path) -> float | None:
+def _quota_of(group: str) -> float | None:
     """Return a group's own quota in cores; None where it has none, or does not tell."""
     try:
-        if (group / "cpu.max").exists():
-            quota, period = (group / "cpu.max").read_text().split()
+        if os.path.exists(os.path.join(group, "cpu.max")):
+            quota, period = read(group, "cpu.max").split()
         else:
-            quota = (group / "cpu.cfs_quota_us").read_text()
-            period = (group / "cpu.cfs_period_us").read_text()
+            quota = read(group, "cpu.cfs_quota_us")
+            period = read(group, "cpu.cfs_period_us")
         return None if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         return None

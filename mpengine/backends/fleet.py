@@ -12,8 +12,9 @@ import selectors
 import time
 from typing import TYPE_CHECKING
 
+from mpengine.backends.headstart import open_registry
 from mpengine.backends.links import Link
-from mpengine.cancellation import CancelEvent
+from mpengine.cancelevent import CancelEvent
 from mpengine.errors import InternalError
 from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock, SlotRecord
 from mpengine.ipc.holdings import Arena
@@ -72,16 +73,19 @@ class Fleet:
     Args:
         options: how many slots, and how processes are started.
         bell_fd: readable when somebody wants the loop's attention.
+        registry: of a head start; None: one of its own.
     """
 
-    def __init__(self, options: BackendOptions, bell_fd: int) -> None:
+    def __init__(self, options: BackendOptions, bell_fd: int, registry: ProcessRegistry | None = None) -> None:
         """Make the control block and the cancel event; nothing is started yet."""
         self._options = options
         self._bell_fd = bell_fd
         self._threads = threads_for(options.cores, options.workers)
         self._variables = variables_for(self._threads, os.environ)
         with contextlib.ExitStack() as on_error:  # descriptors may run out at each of these
-            self._registry = ProcessRegistry(options.start_method, preload=options.preload, environ=self._variables)
+            self._registry = registry or open_registry(
+                options.start_method, tuple(options.preload), options.workers, options.cores
+            )
             on_error.callback(self._registry.close, 0.0)
             self._block = ControlBlock.create(options.workers, options.max_bytes)
             on_error.callback(self._block.close)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from mpengine.backends.here import NoSlot, returned
 from mpengine.backends.parcels import take_apart
-from mpengine.cancellation import CancelEvent, bind_flag_here
+from mpengine.cancelevent import CancelEvent
+from mpengine.cancellation import bind_flag_here
 from mpengine.ipc.assembly import put_together
 from mpengine.ipc.codec import PlainCodec
 from mpengine.scheduler import events

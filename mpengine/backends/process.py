@@ -12,29 +12,28 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import socket
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
+from mpengine.backends.headstart import dump_chains
 from mpengine.backends.hearing import returned_from
 from mpengine.backends.local import LocalWorkers
 from mpengine.backends.parcels import take_apart
 from mpengine.backends.watches import Watches
-from mpengine.errors import PipelineError
 from mpengine.ipc import messages
-from mpengine.ipc.codec import PickleCodec, dump
+from mpengine.ipc.codec import PickleCodec
 from mpengine.ipc.holdings import Stored
-from mpengine.records import replace
 from mpengine.scheduler import events
-from mpengine.worker import courier
+from mpengine.worker import logwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpengine.backends.base import BackendOptions
+    from mpengine.backends.headstart import HeadStart
     from mpengine.backends.links import Link
     from mpengine.ipc.codec import Codec
     from mpengine.plan import ChainPlan, Plan
@@ -48,14 +47,16 @@ class ProcessBackend:
 
     Args:
         options: how many workers, and how they start.
+        ahead: looks for the head start of the first run, which is that run's own (S2).
     """
 
     in_caller = False
     runs_user_code = False
 
-    def __init__(self, options: BackendOptions) -> None:
+    def __init__(self, options: BackendOptions, ahead: Callable[[], HeadStart | None] = lambda: None) -> None:
         """Start nothing yet."""
         self._options = options
+        self._ahead = ahead
         self._pickles = PickleCodec(main_by_value=options.start_method != "fork")
         self.codec: Codec = self._pickles
         self._fleet: Fleet | None = None
@@ -84,7 +85,8 @@ class ProcessBackend:
 
     def begin(self, plan: Plan) -> None:
         """See ``Backend``."""
-        self._dumped = [b"" if chain.seats else _dump_chain(chain.stages) for chain in plan.chains]
+        ahead = self._ahead()
+        self._dumped = dump_chains(plan) if ahead is None or ahead.plan is not plan else ahead.dumped
         self._timeouts = [
             min((stage.timeout for stage in chain.stages if stage.timeout is not None), default=None)
             for chain in plan.chains
@@ -95,11 +97,11 @@ class ProcessBackend:
         self._local = LocalWorkers(plan, self.codec, self._post_local) if seats else None
         self._plan = plan
         self._run_id = next(_run_ids)
-        self._levels = messages.SetLevels(logging.root.manager.disable, courier.levels())
+        self._levels = messages.SetLevels(*logwatch.levels())
         self._is_cancelled = self._is_hurried = False
         self._problems = []
         if self._fleet is None:
-            self._fleet = Fleet(self._options, self._bell_r.fileno())
+            self._fleet = Fleet(self._options, self._bell_r.fileno(), None if ahead is None else ahead.take())
             self._pickles.shelf = self._fleet.arena
         for happening in self._fleet.wait(0):  # who has died or said hello since the last run
             self._take_in(happening)
@@ -384,14 +386,3 @@ class ProcessBackend:
     def _let_go_quietly(self, fleet: Fleet) -> None:
         self._is_cancelled = True
         self._let_go(fleet, 1.0)
-
-
-def _dump_chain(stages: tuple[Any, ...]) -> bytes:
-    # What is called here alone need not travel, and may hold what cannot.
-    here = [stage if stage.error_handler is None else replace(stage, error_handler=None) for stage in stages]
-    try:
-        return dump(tuple(here))
-    except Exception as error:
-        names = ", ".join(repr(stage.name) for stage in stages)
-        msg = f"stage {names} cannot be sent to a worker: {type(error).__name__}: {error}"
-        raise PipelineError(msg) from error

@@ -6,10 +6,10 @@ kept as it came, and made into an ``ItemError`` by whoever asks.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from mpengine.coordinator.scribe import WARNING
 from mpengine.errors import EngineError, ItemTimeoutError, MemoryLimitError, WorkerDiedError, with_remote_traceback
 from mpengine.ipc.codec import load_error
 from mpengine.policies import ErrorPolicy
@@ -68,7 +68,7 @@ class Failures:
         more = f" ({held_back} more since the last line)" if held_back else ""
         name = self._names[report.stage]
         self._scribe.note(
-            logging.WARNING, "stage %r: item %d failed: %s%s", name, report.index, report.failure.summary, more,
+            WARNING, "stage %r: item %d failed: %s%s", name, report.index, report.failure.summary, more,
             stage=name, worker_id=report.worker_id,
         )  # fmt: skip
 
@@ -76,7 +76,7 @@ class Failures:
         """Log how many were held back and never told; at the end of a run."""
         for stage, count in sorted(self._held_back.items()):
             name, plural = self._names[stage], "s" if count > 1 else ""
-            self._scribe.note(logging.WARNING, "stage %r: %d more item%s failed", name, count, plural, stage=name)
+            self._scribe.note(WARNING, "stage %r: %d more item%s failed", name, count, plural, stage=name)
         self._held_back.clear()
 
     def item_errors(self) -> list[ItemError]:

@@ -7,13 +7,13 @@ error, and the workers are seen off all the same.
 from __future__ import annotations
 
 import heapq
-import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from mpengine.coordinator.failures import Failures, restore
 from mpengine.coordinator.outlet import Delivery, End, Outlet
+from mpengine.coordinator.scribe import ERROR, WARNING
 from mpengine.coordinator.snapshots import Snapshots
 from mpengine.errors import InternalError
 from mpengine.scheduler import commands, events
@@ -52,7 +52,7 @@ class Coordinator:
         self._backend = backend
         self._scribe = scribe
         backend.on_record = scribe.hand_on
-        backend.on_warning = lambda story: scribe.note(logging.WARNING, "%s", story)
+        backend.on_warning = lambda story: scribe.note(WARNING, "%s", story)
         self._feed: Feed | None = None
         self._handlers: Handlers | None = None
         self._grace_s = 0.0
@@ -140,12 +140,12 @@ class Coordinator:
             self._feed.close()
             self._handlers.close()
             for problem in self._backend.finish(keep=keep, grace_s=grace_s):
-                self._scribe.note(logging.WARNING, "%s", problem)
+                self._scribe.note(WARNING, "%s", problem)
             patience_s = min(grace_s, 1.0) if self.is_cancelled else grace_s
             for who, role in (("the source", self._feed), ("an error handler", self._handlers)):
                 if not role.join(patience_s):
                     text = "%s does not give control back; its thread is left to itself"
-                    self._scribe.note(logging.WARNING, text, who)
+                    self._scribe.note(WARNING, text, who)
         except Exception as error:  # noqa: BLE001 - becomes the run's error
             self.give_up(error)
         finally:
@@ -209,7 +209,7 @@ class Coordinator:
                 else:
                     self._backend.start_worker(worker_id)
             case commands.KillWorker(worker_id, why):
-                self._scribe.note(logging.ERROR, "worker %d is ended: %s", worker_id, why)
+                self._scribe.note(ERROR, "worker %d is ended: %s", worker_id, why)
                 self._backend.kill(worker_id)
             case commands.RetireWorker(worker_id):
                 self._backend.retire(worker_id, self._grace_s)
@@ -242,4 +242,4 @@ class Coordinator:
             self._backend.cancel()
         except Exception as failure:  # noqa: BLE001 - the first error is the run's; this one is told
             text = "the workers could not be told that the run is over: %s"
-            self._scribe.note(logging.ERROR, text, summarize(failure))
+            self._scribe.note(ERROR, text, summarize(failure))

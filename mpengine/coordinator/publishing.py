@@ -13,10 +13,11 @@ A3. Nobody waits for this thread but ``end``, ``END_S`` at most, so that the las
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Final
+
+from mpengine.coordinator.scribe import WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,7 +177,7 @@ class Publisher:
             self._has_failed = True
             self._bury()
             text = "the run goes on without a metrics board: %s: %s"
-            self._scribe.note(logging.WARNING, text, type(error).__name__, str(error))
+            self._scribe.note(WARNING, text, type(error).__name__, str(error))
 
     def _bury(self) -> None:
         """End the board's process, if there is one; in any thread."""
@@ -189,4 +190,4 @@ class Publisher:
         is_gone = process.bury()
         forget(process.where.address)
         if not is_gone:
-            self._scribe.note(logging.WARNING, "the metrics board's process is left behind: %s", str(process.identity))
+            self._scribe.note(WARNING, "the metrics board's process is left behind: %s", str(process.identity))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mpengine.backends.base import Backend
+    from mpengine.backends.headstart import HeadStart
     from mpengine.coordinator.runoptions import RunOptions
     from mpengine.metrics import Snapshot
     from mpengine.plan import Plan
@@ -55,13 +56,21 @@ class Run:
         backend: runs batches.
         options: see ``RunOptions``.
         on_end: called once, when the result is there.
+        head: of the backend, to be kept until it begins.
     """
 
     def __init__(
-        self, plan: Plan, source: object, backend: Backend, options: RunOptions, on_end: Callable[[Run], None]
+        self,
+        plan: Plan,
+        source: object,
+        backend: Backend,
+        options: RunOptions,
+        on_end: Callable[[Run], None],
+        head: HeadStart | None = None,
     ) -> None:
         """Bind the parts; nothing runs yet."""
         self.backend = backend
+        self._head = head
         self._options = options
         self._on_end = on_end
         self._plan = plan
@@ -145,6 +154,8 @@ class Run:
                     self.backend.begin(self._plan)
                 except OSError as error:
                     raise EngineError(explained(error)) from error
+                finally:
+                    self._head = None
                 try:
                     self._coordinator.start(self._feed, self._handlers, self._options.grace_s)
                 except Exception as error:  # noqa: BLE001 - becomes the run's error, and what was started is seen off

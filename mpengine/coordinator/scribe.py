@@ -15,17 +15,21 @@ Y5. The first record starts the thread and ``close`` ends it.  One that is stuck
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from mpengine.records import dataclass
 
 if TYPE_CHECKING:
+    import logging
+
     from mpengine.ipc.messages import Logged
+
+WARNING: Final = 30
+ERROR: Final = 40
+"""As ``logging`` has them, which is imported when there is something to write."""
 
 MAX_RECORDS: Final = 10_000
 MAX_CHARS: Final = 16 << 20
@@ -171,7 +175,7 @@ class Scribe:
             dropped, self._dropped = self._dropped, 0
             text = "%d log record%s dropped: handlers do not keep up"
             args = (dropped, " was" if dropped == 1 else "s were")
-            return Note(logging.WARNING, text, args, None, None, time.time())
+            return Note(WARNING, text, args, None, None, time.time())
         entry, weight = self._entries.popleft()
         self._chars -= weight
         return entry
@@ -183,12 +187,17 @@ class Scribe:
             else:
                 _write_parcel(entry)
         except BaseException:  # noqa: BLE001 - a handler's own affair (Y3), even if it wants to leave
+            import logging
+            import traceback
+
             if not self._has_complained and logging.raiseExceptions:
                 self._has_complained = True
                 traceback.print_exc()
 
 
 def _write_note(note: Note) -> None:
+    import logging
+
     logger = logging.getLogger(_NAME)
     if logger.isEnabledFor(note.level):
         record = logger.makeRecord(_NAME, note.level, __file__, 0, note.text, note.args, None)
@@ -198,6 +207,8 @@ def _write_note(note: Note) -> None:
 
 
 def _write_parcel(parcel: Parcel) -> None:
+    import logging
+
     logged = parcel.logged
     record = logging.makeLogRecord({"name": logged.name, "msg": logged.message, "args": None})
     # Neither a standard field nor a method: what a worker sends must not make a record something else (K9).

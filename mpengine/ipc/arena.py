@@ -18,10 +18,10 @@ R4. Regions are as large as ``max_bytes`` allows all of them to be together, twi
 from __future__ import annotations
 
 import struct
-from mpengine.records import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mpengine.ipc.messages import ProtocolError
+from mpengine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,10 +7,10 @@ which takes many times as long.  So a freed block stays as it is until something
 from __future__ import annotations
 
 import os
-from mpengine.records import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mpengine.ipc.arena import BLOCKS, FREED, TABLE_BYTES, USED, Block, places, whole_pages
+from mpengine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -45,6 +45,9 @@ class DirectWorkers:
         self._guardian = GuardianLink(environ)
         self._children: dict[int, _Child] = {}
 
+    def get_ready(self) -> None:
+        """There is nothing to be started beforehand."""
+
     def start(self, boot: WorkerBoot) -> list[Notice]:
         """Start a worker; never waits for it."""
         try:

@@ -13,6 +13,7 @@ import pickle
 import select
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -85,6 +86,12 @@ class NurseryLink:
         self._workers: dict[_Key, ProcessIdentity] = {}
         self._unready_deaths = 0
 
+    def get_ready(self) -> None:
+        """Start the nursery, unless it runs already; a failure is told by the first start, which tries again."""
+        if self._running is None:
+            with contextlib.suppress(OSError):
+                self._launch()
+
     def start(self, boot: WorkerBoot) -> list[Notice]:
         """Ask for a worker; never waits for it, nor for the nursery."""
         try:
@@ -114,7 +121,7 @@ class NurseryLink:
             start = self._waiting.popleft()
             try:
                 running = self._running or self._launch()
-                request = pickle.dumps(nursery.Request(start.worker_id, start.generation))
+                request = pickle.dumps(nursery.Request(start.worker_id, start.generation, _needed()))
                 socket.send_fds(running.link, [request], start.fds)
             except (BrokenPipeError, ConnectionResetError):
                 self._waiting.appendleft(start)  # the nursery has died: the epoll reports it, and U1 does the rest
@@ -275,6 +282,14 @@ class NurseryLink:
 
 def _failed(worker_id: int, error: OSError) -> StartFailed:
     return StartFailed(worker_id, f"{type(error).__name__}: {error}")
+
+
+def _needed() -> str:
+    """Name cloudpickle if this process has imported it: what it has pickled, workers cannot unpickle without.
+
+    It is a slow import, and who runs functions of modules on plain items does not need it at all.
+    """
+    return "cloudpickle" if "cloudpickle" in sys.modules else ""
 
 
 def _close(start: _Start) -> None:

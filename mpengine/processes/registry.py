@@ -88,6 +88,11 @@ class ProcessRegistry:
         self._closed = False
         _open_registries.add(self)
 
+    def get_ready(self) -> None:
+        """Start what the first worker needs, where there is such a thing; should that fail, its start tries again."""
+        if not self._closed:
+            self._workers.get_ready()
+
     def start(self, boot: WorkerBoot) -> None:
         """Start a worker; what comes of it is told by `collect`.
 

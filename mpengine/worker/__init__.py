@@ -8,6 +8,7 @@
 ``main``         the worker's loop
 ``outbox``       what it sends: one message at a time, whoever interrupts it
 ``courier``      log records, sent to the parent's handlers
+``logwatch``     the courier, installed when somebody imports ``logging``
 ``threadpools``  the threads of numeric libraries, limited
 ``chain``        fused stages, built once, and one call of one of them
 ``jobs``         a window of a batch, on its way through a chain

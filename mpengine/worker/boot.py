@@ -17,9 +17,7 @@ import importlib
 import os
 import pickle
 import signal
-import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.process import BaseProcess
 from typing import Final, NoReturn, Self, TypeAlias
@@ -103,6 +101,8 @@ def become_program(birth_fd: int, fds: Iterable[int], environ: Mapping[str, str]
 
 def interpreter_flags() -> list[str]:
     """The flags that an interpreter like this one is started with."""
+    import subprocess  # a slow import
+
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
     return flags
 
@@ -130,7 +130,7 @@ def run_in_child(boot: WorkerBoot, preparation: Preparation, birth_fd: int) -> N
             code = _bootstrap(boot, preparation, entry)
     except BaseException:  # noqa: BLE001 - the traceback and the exit code tell of it, and B5 holds
         code = 1
-        traceback.print_exc()
+        print_traceback()
     finally:
         os._exit(code & 0xFF)
 
@@ -146,8 +146,22 @@ def _settle_in(boot: WorkerBoot, preparation: Preparation, birth_fd: int) -> Ent
         prepare(preparation)
         return _find_entry(boot.entry)
     except BaseException:  # noqa: BLE001 - becomes the parent's StartFailed (B6)
-        write_failure(birth_fd, traceback.format_exc())
+        write_failure(birth_fd, traceback_text())
         return None
+
+
+def print_traceback() -> None:
+    """Print the traceback of what was raised."""
+    import traceback  # a slow import, for when something has failed
+
+    traceback.print_exc()
+
+
+def traceback_text() -> str:
+    """The traceback of what was raised."""
+    import traceback
+
+    return traceback.format_exc()
 
 
 def hide_from_programs(*fds: int) -> None:

@@ -20,7 +20,7 @@ import select
 import signal
 import time
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 COOKIE_NAME: Final = "MPENGINE_COOKIE"
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -35,9 +35,11 @@ def tagged(cookie: str, worker_id: int, generation: int) -> str:
 def adopt_orphans() -> bool:
     """Have whatever is orphaned below this process become its child (A1); returns whether the kernel can."""
     try:
-        import ctypes
+        import _ctypes  # the half of ctypes that is needed; the other is a slow import, and private is neither
 
-        result: int = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        program: Any = None
+        prctl = _ctypes.dlsym(_ctypes.dlopen(program, 0), "prctl")
+        result: int = _ctypes.call_function(prctl, (_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
     except (ImportError, OSError, AttributeError):  # some Pythons come without ctypes
         return False
     return result == 0
@@ -46,6 +48,23 @@ def adopt_orphans() -> bool:
 def children_of(pid: int) -> list[int]:
     """The children of a process, zombies among them."""
     return [child for child in _numbers() if _parent_of(child) == pid]
+
+
+def own_children() -> list[int]:
+    """The children of this process, zombies among them.
+
+    Where the kernel lists them, that is a look at one file instead of one for each process of the machine.  Its list is
+    whole: what could take a child off it meanwhile is burying it, and whoever asks here buries nobody at that time.
+    """
+    me = os.getpid()
+    found: list[int] = []
+    try:
+        for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - pathlib is a slow import
+            with open(f"/proc/self/task/{thread}/children", "rb", buffering=0) as file:  # noqa: PTH123 - as above
+                found += map(int, file.readall().split())
+    except OSError:  # not every kernel has it
+        return children_of(me)
+    return found
 
 
 def bearers_of(cookie: str) -> list[int]:
@@ -81,7 +100,7 @@ def end_all_children() -> None:
         while True:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-            if not sum(map(kill, children_of(os.getpid()))):
+            if not sum(map(kill, own_children())):
                 return  # what runs as another user, by sudo, may not be killed, and is not waited for
             os.waitpid(-1, 0)
 
@@ -123,7 +142,7 @@ class Strays:
     def __init__(self, cookie: str) -> None:
         self._cookie = cookie
         # What preloaded modules have started is the nursery's own.
-        self._kept = frozenset(children_of(os.getpid())) if adopt_orphans() else frozenset()
+        self._kept = frozenset(own_children()) if adopt_orphans() else frozenset()
         self._is_after_death = False
 
     def bury(self, workers: Collection[int]) -> bool:
@@ -146,7 +165,7 @@ class Strays:
             has_died: Whether a worker has died just now.
         """
         self._is_after_death |= has_died
-        strays = [pid for pid in children_of(os.getpid()) if pid not in workers and pid not in self._kept]
+        strays = [pid for pid in own_children() if pid not in workers and pid not in self._kept]
         killed = [pid for pid in strays if not self._is_spared(cookie_of(pid), cookies) and kill(pid)]
         if not killed:
             self._is_after_death = False  # and with it all that came up when it and its like were killed (A5)

@@ -17,14 +17,14 @@ import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mpengine.cancellation import CancelEvent, bind_flag
+from mpengine.cancellation import CancelFlag, bind_flag
 from mpengine.ipc import messages
 from mpengine.ipc.assembly import put_together
 from mpengine.ipc.codec import PickleCodec, dump_error
 from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock
 from mpengine.ipc.lastwords import leave_words
 from mpengine.ipc.mpqueue import MPQueue
-from mpengine.worker import courier
+from mpengine.worker import logwatch
 from mpengine.worker.chain import UNREADABLE, BrokenStageError, Chain, Site, failure_of, pickled
 from mpengine.worker.jobs import Job, Window
 from mpengine.worker.loans import Loans
@@ -50,12 +50,12 @@ def run_worker(boot: WorkerBoot) -> None:
         case _:
             pass
     block = ControlBlock(boot.control_fd, boot.slots)
-    event = CancelEvent(block.buffer, CANCEL_OFFSET, read_fd=boot.cancel_fd)
+    event = CancelFlag(block.buffer, CANCEL_OFFSET, read_fd=boot.cancel_fd)
     bind_flag(event)
     leave_words(boot.control_fd, block.words_start(boot.worker_id))
     inbox = MPQueue(reader_fd=boot.inbox_fd)
     outbox = Outbox(MPQueue(writer_fd=boot.outbox_fd))
-    courier.install(outbox)
+    logwatch.install(outbox)
     codec = PickleCodec(main_by_value=False)  # what its own __main__ lacks does not pickle by name in the first place
     loans = codec.shelf = Loans(boot.control_fd, block.geometry, boot.worker_id)
     worker = Worker(boot.worker_id, inbox, outbox, block.slot(boot.worker_id), event, codec, loans)
@@ -85,7 +85,7 @@ class Worker:
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - all that a worker has
-        self, worker_id: int, inbox: MPQueue, outbox: Outbox, slot: Slot, event: CancelEvent, codec: Codec, loans: Loans
+        self, worker_id: int, inbox: MPQueue, outbox: Outbox, slot: Slot, event: CancelFlag, codec: Codec, loans: Loans
     ) -> None:
         """Begin without a run."""
         self._worker_id = worker_id
@@ -117,7 +117,7 @@ class Worker:
                     self._dumped = message.payloads
                     self._loans.begin(message.taken)
                 case messages.SetLevels():
-                    courier.set_levels(message)
+                    logwatch.set_levels(message)
                 case messages.EndRun():
                     self._outbox.put(messages.RunEnded(message.run_id, tuple(self._end_run())))
                 case messages.Pill():

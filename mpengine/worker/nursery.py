@@ -30,7 +30,6 @@ import select
 import signal
 import socket
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Final, NoReturn, TypeAlias
@@ -44,15 +43,23 @@ FDS_PER_REQUEST: Final = 6
 UNKNOWN_EXITCODE: Final = 255
 _REASON_LIMIT_CHARS: Final = 8_000
 _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
-_ALWAYS_PRELOADED: Final = ("cloudpickle", "multiprocessing.spawn", "mpengine.worker.main")
+_ALWAYS_PRELOADED: Final = ("multiprocessing.spawn", "mpengine.worker.main")
+_PRELOADED_FOR_LOGS: Final = "mpengine.worker.courier"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Fork a worker; comes with its birth file and its five fds."""
+    """Fork a worker; comes with its birth file and its five fds.
+
+    Args:
+        worker_id: Number of its slot.
+        generation: How many processes held this slot before.
+        needs: A module that it will need, to be imported once for all workers; empty: none is known.
+    """
 
     worker_id: int
     generation: int
+    needs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +162,7 @@ def run_nursery(parcel: bytes) -> NoReturn:
 
 
 def _complain() -> int:
-    traceback.print_exc()
+    boot.print_traceback()
     return 1
 
 
@@ -166,17 +173,24 @@ def _preload(link: socket.socket, orders: NurseryBoot) -> bool:
         for name in orders.preload:
             importlib.import_module(name)
     except BaseException:  # noqa: BLE001 - becomes the registry's StartFailed
-        _send(link, PreloadFailed(traceback.format_exc()[-_REASON_LIMIT_CHARS:]))
+        _send(link, PreloadFailed(boot.traceback_text()[-_REASON_LIMIT_CHARS:]))
         return False
-    for name in () if orders.is_fresh else _ALWAYS_PRELOADED:
-        with contextlib.suppress(ImportError):  # only speed is lost here; a worker that needs it reports it
-            importlib.import_module(name)
+    if not orders.is_fresh:
+        for name in _ALWAYS_PRELOADED:
+            _import_ahead(name)
+        if "logging" in sys.modules:  # a worker will need the courier as well
+            _import_ahead(_PRELOADED_FOR_LOGS)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.flush()  # or every worker would write it again
     gc.freeze()
     lifeline.disarm(orders.lifeline_fd)  # from now on the broken socket is enough, and leaves time to clean up
     return True
+
+
+def _import_ahead(name: str) -> None:
+    with contextlib.suppress(ImportError):  # only speed is lost here; a worker that needs it reports it
+        importlib.import_module(name)
 
 
 def _send(link: socket.socket, answer: Answer) -> None:
@@ -218,6 +232,9 @@ class _Nursery:
         if not content:
             return False
         request: Request = pickle.loads(content)  # noqa: S301 - only the registry has the other end
+        if request.needs and request.needs not in sys.modules and not self._is_fresh:
+            _import_ahead(request.needs)
+            gc.freeze()
         try:
             self._fork(request, fds)
         except OSError as error:
@@ -280,7 +297,7 @@ class _Nursery:
             gc.enable()
             boot.run_in_child(worker.with_fds(rest), preparation, birth_fd)
         except BaseException:  # noqa: BLE001 - a forked child never runs up its parent's stack
-            traceback.print_exc()
+            boot.print_traceback()
         finally:
             os._exit(code)
 
@@ -290,7 +307,7 @@ class _Nursery:
         try:
             boot.become_program(birth_fd, fds, environ)
         except OSError:
-            boot.write_failure(birth_fd, traceback.format_exc())
+            boot.write_failure(birth_fd, boot.traceback_text())
             raise
 
     def _bury(self, strays: Strays) -> None:

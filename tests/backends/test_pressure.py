@@ -102,7 +102,7 @@ def test_version_2_tells_its_limit_and_what_is_in_use_without_idle_cache(tmp_pat
         "sys/fs/cgroup/outer/memory.stat": "anon 7\ninactive_file 1400\nactive_file 90\nslab_reclaimable 10\n",
         "sys/fs/cgroup/outer/inner/memory.max": "max\n",
     })  # fmt: skip
-    assert memory_groups(tmp_path) == [MemoryGroup(tmp_path / "sys/fs/cgroup/outer", 5000, is_second=True)]
+    assert memory_groups(tmp_path) == [MemoryGroup(str(tmp_path / "sys/fs/cgroup/outer"), 5000, is_second=True)]
     assert memory_groups(tmp_path)[0].used() == 2500
 
 
@@ -115,7 +115,7 @@ def test_version_1_tells_the_same_in_its_own_files(tmp_path):
         "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
         "sys/fs/cgroup/memory/elsewhere/memory.limit_in_bytes": "1\n",
     })  # fmt: skip
-    assert memory_groups(tmp_path) == [MemoryGroup(tmp_path / "sys/fs/cgroup/memory/here", 5000, is_second=False)]
+    assert memory_groups(tmp_path) == [MemoryGroup(str(tmp_path / "sys/fs/cgroup/memory/here"), 5000, is_second=False)]
     assert memory_groups(tmp_path)[0].used() == 3000
 
 

@@ -82,7 +82,7 @@ def test_errors_that_are_not_named_fail_at_once(kind, make_engine, tmp_path, for
 @pytest.mark.parametrize("form", ["function", "generator", "list"])
 def test_the_waits_grow_by_the_factor_up_to_the_most(make_engine, tmp_path, monkeypatch, form):
     waited = []
-    monkeypatch.setattr("mpengine.cancellation.CancelEvent.wait", lambda event, wait_s=None: waited.append(wait_s))
+    monkeypatch.setattr("mpengine.cancellation.CancelFlag.wait", lambda event, wait_s=None: waited.append(wait_s))
     member = FORMS[form](fail_until(tmp_path, 3), retries=PATIENT)
     assert make_engine("inline").run([[7], member]).unwrap().values == [7]
     assert waited == [0.5, 1.0, 1.5]
@@ -91,7 +91,7 @@ def test_the_waits_grow_by_the_factor_up_to_the_most(make_engine, tmp_path, monk
 @pytest.mark.parametrize(("drawn", "expected"), [(0.0, [4.0, 8.0]), (1.0, [2.0, 4.0]), (0.5, [3.0, 6.0])])
 def test_the_jitter_takes_its_share_of_each_wait(make_engine, tmp_path, monkeypatch, drawn, expected):
     waited = []
-    monkeypatch.setattr("mpengine.cancellation.CancelEvent.wait", lambda event, wait_s=None: waited.append(wait_s))
+    monkeypatch.setattr("mpengine.cancellation.CancelFlag.wait", lambda event, wait_s=None: waited.append(wait_s))
     monkeypatch.setattr(chain.random, "random", lambda: drawn)
     member = stage(fail_until(tmp_path, 2), retries=Retry(2, backoff_s=4, jitter=0.5))
     assert make_engine("inline").run([[7], member]).unwrap().values == [7]

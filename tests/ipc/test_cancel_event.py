@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from mpengine.cancellation import CancelEvent, bind_flag, cancelled
+from mpengine.cancelevent import CancelEvent
+from mpengine.cancellation import bind_flag, cancelled
 
 
 @pytest.fixture
