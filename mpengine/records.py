@@ -2,8 +2,8 @@
 
 The standard library writes and compiles up to eight methods for every class while its module is imported, and imports
 ``inspect`` for that.  With a hundred classes this was a third of the time to the first result, in the parent, in the
-fork server and in fresh workers alike.  Here all classes share their methods, and ``__init__`` is compiled when the
-first instance is made, which for most classes never happens in one process.
+fork server and in fresh workers alike.  Here all classes share their methods, and ``__init__`` is compiled when it has
+been called a few times, which for most classes never happens in one process.
 
 To everybody else these are dataclasses: to type checkers, ``dataclasses.fields``, ``replace`` and ``asdict``,
 ``inspect.signature`` and ``pickle``.
@@ -29,6 +29,8 @@ class _Missing:
 
 
 _MISSING = _Missing()
+_FEW = 4
+"""So many instances are made without a compiled ``__init__``, which costs as much as fifty of them."""
 
 
 class _Options:
@@ -143,12 +145,43 @@ def _fields_of(members: Mapping[str, Any], options: _Options) -> tuple[_Field, .
 
 
 def _init_to_be(cls: type[Any], record: tuple[_Field, ...], *, is_frozen: bool) -> Any:
+    places = [one.name for one in record if one.init and not one.kw_only]
+    names = {one.name for one in record if one.init}
+    calls = 0
+
     def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is
-        _write_init(cls, record, is_frozen=is_frozen)(self, *args, **kwargs)
+        nonlocal calls
+        calls += 1  # two threads may count one call, which does not matter
+        values = (
+            dict(zip(places, args, strict=False), **kwargs)
+            if calls <= _FEW and kwargs.keys().isdisjoint(places[: len(args)])
+            else {}
+        )
+        if len(values) != len(args) + len(kwargs) or not names.issuperset(values) or not _fill(self, record, values):
+            stub.write()(self, *args, **kwargs)
 
     stub: Any = __init__
     stub.write = lambda: _write_init(cls, record, is_frozen=is_frozen)
     return stub
+
+
+def _fill(self: Any, record: tuple[_Field, ...], values: dict[str, Any]) -> bool:
+    """Do what ``__init__`` does; return False, for the compiled one to complain, where a value is missing."""
+    for one in record:
+        if one.name in values:
+            value = values[one.name]
+        elif one.default is not _MISSING:
+            value = one.default
+        elif one.default_factory is not _MISSING:
+            value = one.default_factory()
+        elif one.init:
+            return False
+        else:
+            continue  # __post_init__ sets it
+        object.__setattr__(self, one.name, value)
+    if hasattr(self, "__post_init__"):
+        self.__post_init__()
+    return True
 
 
 def _write_init(cls: Any, record: tuple[_Field, ...], *, is_frozen: bool) -> Any:
@@ -166,6 +199,8 @@ def _write_init(cls: Any, record: tuple[_Field, ...], *, is_frozen: bool) -> Any
                 value = f"_make_{name}() if {name} is _unset else {name}"
         elif has_factory:
             value = f"_make_{name}()"
+        elif has_default:
+            value = f"_default_{name}"
         else:
             continue  # __post_init__ sets it
         body.append(f"_set(self, {name!r}, {value})" if is_frozen else f"self.{name} = {value}")

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
 from mpengine.backends.headstart import dump_chains
 from mpengine.backends.hearing import returned_from
-from mpengine.backends.local import LocalWorkers
 from mpengine.backends.parcels import take_apart
 from mpengine.backends.watches import Watches
 from mpengine.ipc import messages
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from mpengine.backends.base import BackendOptions
     from mpengine.backends.headstart import HeadStart
     from mpengine.backends.links import Link
+    from mpengine.backends.local import LocalWorkers
     from mpengine.ipc.codec import Codec
     from mpengine.plan import ChainPlan, Plan
     from mpengine.scheduler.commands import Dispatch, Resume
@@ -94,7 +94,12 @@ class ProcessBackend:
         self._timed = {}
         seats = [chain for chain in plan.chains for _ in range(chain.seats)]
         self._seats = dict(enumerate(seats, self._options.workers))
-        self._local = LocalWorkers(plan, self.codec, self._post_local) if seats else None
+        if seats:
+            from mpengine.backends.local import LocalWorkers  # a slow import, for stages that are no process's
+
+            self._local = LocalWorkers(plan, self.codec, self._post_local)
+        else:
+            self._local = None
         self._plan = plan
         self._run_id = next(_run_ids)
         self._levels = messages.SetLevels(*logwatch.levels())

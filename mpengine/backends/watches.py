@@ -37,9 +37,10 @@ class Watches:
         """Begin to watch."""
         self.deadlines = Deadlines()
         self._memory = MemoryGuard(memory_limit)
-        self._pressure = MemoryPressure(memory_groups(), warn)
+        self._warn = warn
+        self._pressure: MemoryPressure | None = None  # until the loop is there: control groups take many looks
         self._stillness = Stillness(warn)
-        self._oom_kills = oom_kills()
+        self._oom_kills: int | None = None
         self._look_at = 0.0  # when the first of them has to, but for the deadlines
 
     def wait_s(self, at: float, timeout_s: float | None) -> float:
@@ -59,6 +60,9 @@ class Watches:
             self.deadlines.enforce(fleet, at)
         if at < self._look_at:
             return []
+        if self._pressure is None:
+            self._pressure = MemoryPressure(memory_groups(), self._warn)
+            self._has_oom_killed()
         self._stillness.look(fleet, at)
         told = [*self._memory.look(fleet, at), *self._pressure.look(at)]
         waits_s = (self._stillness.wait_s(at), self._memory.wait_s(at), self._pressure.wait_s(at))
@@ -75,4 +79,4 @@ class Watches:
     def _has_oom_killed(self) -> bool:
         """Whether the kernel has killed for want of memory since this was last asked; it does not say whom."""
         before, self._oom_kills = self._oom_kills, oom_kills()
-        return self._oom_kills > before
+        return before is not None and self._oom_kills > before

@@ -14,7 +14,7 @@ from mpengine.monitor.board import BoardAddress, new_address
 from mpengine.processes import spawning
 from mpengine.processes.identity import ProcessIdentity
 from mpengine.worker.boardhost import BoardBoot
-from mpengine.worker.nursery import kill_group
+from mpengine.worker.burial import kill_group
 
 BURIAL_S: Final = 1.0
 

@@ -17,8 +17,8 @@ from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
 from mpengine.records import dataclass
 from mpengine.worker.boot import BOOT_FAILED, WorkerBoot, read_failure
+from mpengine.worker.burial import bury_nowait, kill_and_bury, kill_group
 from mpengine.worker.descent import COOKIE_NAME, tagged
-from mpengine.worker.nursery import bury_nowait, kill_and_bury, kill_group
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from typing import Final
 from mpengine.processes import spawning
 from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.orphans import kill_orphans
+from mpengine.worker.burial import kill_and_bury
 from mpengine.worker.descent import COOKIE_NAME
 from mpengine.worker.guardian import GuardianBoot
-from mpengine.worker.nursery import kill_and_bury
 
 _VERIFY_S: Final = 1.0
 

@@ -24,7 +24,7 @@ from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
 from mpengine.processes.orphans import kill_orphans
 from mpengine.records import dataclass, replace
-from mpengine.worker import nursery
+from mpengine.worker import burial, nursery
 from mpengine.worker.boot import WorkerBoot
 from mpengine.worker.descent import COOKIE_NAME, belongs, tagged
 
@@ -141,13 +141,11 @@ class NurseryLink:
             lifeline_r, lifeline_w = os.pipe()
             on_error.callback(os.close, lifeline_w)
             always.callback(os.close, lifeline_r)
-            preparation = spawning.make_preparation(self._environ)
-            orders = nursery.NurseryBoot(
-                theirs.fileno(), lifeline_r, self._preload, preparation, self._cookie, self._is_fresh
-            )
+            known = nursery.NurseryBoot(theirs.fileno(), lifeline_r, self._cookie, self._is_fresh)
             fds = (theirs.fileno(), lifeline_r)
-            pid = spawning.launch("mpengine.worker.nursery:run_nursery", orders, fds, self._environ)
-            on_error.callback(nursery.kill_and_bury, pid)
+            pid = spawning.launch("mpengine.worker.nursery:run_nursery", known, fds, self._environ)
+            on_error.callback(burial.kill_and_bury, pid)
+            self._send_orders(ours)
             identity = ProcessIdentity.of(pid)
             on_error.pop_all()
         ours.settimeout(0)
@@ -156,6 +154,15 @@ class NurseryLink:
         self._epoll.register(running.link_fd, select.EPOLLIN)
         self._running = running
         return running
+
+    def _send_orders(self, link: socket.socket) -> None:
+        orders = nursery.Orders(self._preload, spawning.make_preparation(self._environ))
+        orders_fd = spawning.memory_file(pickle.dumps(orders, pickle.HIGHEST_PROTOCOL))
+        try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its death is told like any other
+                socket.send_fds(link, [b"o"], [orders_fd])
+        finally:
+            os.close(orders_fd)
 
     def collect(self, ready: frozenset[int]) -> list[Notice]:
         """Read what the nursery has to say, if its socket is among the `ready` fds."""
@@ -197,7 +204,7 @@ class NurseryLink:
         _close(start)
         self._workers[key] = identity
         if start.doomed and identity.is_alive():
-            nursery.kill_group(identity.pid)
+            burial.kill_group(identity.pid)
         return [Started(*key, identity)]
 
     def _verified(self, pid: int, running: _Running) -> ProcessIdentity:
@@ -242,7 +249,7 @@ class NurseryLink:
                 running.link.shutdown(socket.SHUT_WR)
             _wait_end_of_file(running.link, deadline_at)
         running.link.close()
-        return nursery.kill_and_bury(running.pid)  # with what preloaded modules have started
+        return burial.kill_and_bury(running.pid)  # with what preloaded modules have started
 
     def doom_unborn(self) -> list[Notice]:
         """See to it that no start without an answer becomes a worker that stays."""

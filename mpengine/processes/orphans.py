@@ -4,8 +4,8 @@ import time
 from collections.abc import Collection
 
 from mpengine.processes.identity import ProcessIdentity, wait_gone
+from mpengine.worker.burial import kill_group
 from mpengine.worker.descent import kill_bearers
-from mpengine.worker.nursery import kill_group
 
 
 def kill_orphans(leaders: Collection[ProcessIdentity], cookie: str, timeout_s: float) -> None:

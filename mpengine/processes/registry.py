@@ -18,16 +18,18 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mpengine.processes import spawning
-from mpengine.processes.direct import DirectWorkers
 from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
 from mpengine.processes.nurserylink import NurseryLink
 from mpengine.worker.boot import WorkerBoot
+from mpengine.worker.burial import kill_group
 from mpengine.worker.descent import COOKIE_NAME
-from mpengine.worker.nursery import kill_group
+
+if TYPE_CHECKING:
+    from mpengine.processes.direct import DirectWorkers
 
 __all__ = ["START_METHODS", "Exited", "Notice", "ProcessRegistry", "StartFailed", "Started"]
 
@@ -77,8 +79,8 @@ class ProcessRegistry:
             on_error.pop_all()
         for fd in (self._bell_fd, *self._reserve):
             spawning.close_in_forked_children(fd)
-        self._workers: DirectWorkers | NurseryLink = (
-            DirectWorkers(self._epoll, variables)
+        self._workers = (
+            _direct_workers(self._epoll, variables)
             if start_method == "fork"
             else NurseryLink(self._epoll, variables, preload, is_fresh=start_method == "spawn")
         )
@@ -211,6 +213,12 @@ class ProcessRegistry:
         self._alive.clear()
         self._buried.clear()
         self._notices.clear()
+
+
+def _direct_workers(epoll: select.epoll, environ: Mapping[str, str]) -> "DirectWorkers":
+    from mpengine.processes.direct import DirectWorkers  # with the guardian, which the other methods need not know
+
+    return DirectWorkers(epoll, environ)
 
 
 def _abandon_in_forked_child() -> None:

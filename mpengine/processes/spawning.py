@@ -12,17 +12,14 @@ P4. ``subprocess.Popen`` starts programs here but never reaps them: who started 
 import contextlib
 import errno
 import marshal
-import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 import types
 from collections.abc import Iterable, Mapping
-from multiprocessing import spawn
-from typing import Final
+from typing import Any, Final
 
 import mpengine.worker
 from mpengine.worker.boot import Preparation, WorkerBoot, interpreter_flags, run_in_child
@@ -75,6 +72,8 @@ def make_preparation(environ: Mapping[str, str], *, fresh: bool = True) -> Prepa
     Raises:
         OSError: The current folder has been removed.
     """
+    import multiprocessing  # a slow import, for which a fork server on its way up need not wait
+
     preparation: dict[str, object] = {
         "environ": {**_environment(), **environ},
         "parent_pid": os.getpid(),
@@ -91,6 +90,9 @@ def _environment() -> dict[str, str]:
 
 
 def _standard_preparation() -> dict[str, object]:
+    import multiprocessing
+    from multiprocessing import spawn
+
     unset = multiprocessing.get_start_method(allow_none=True) is None
     lacks_main = "__main__" not in sys.modules
     if lacks_main:  # some programs have taken it away; it is asked for its file
@@ -150,6 +152,8 @@ def launch(target: str, parcel: object, pass_fds: Iterable[int], environ: Mappin
     """
     module, _, function = target.partition(":")
     content = marshal.dumps((_import_path(), pickle.dumps(parcel, pickle.HIGHEST_PROTOCOL)))
+    import subprocess
+
     orders_fd = memory_file(content)
     try:
         code = _BOOTSTRAP.format(fd=orders_fd, size=len(content), module=module, function=function)
@@ -167,7 +171,8 @@ def launch(target: str, parcel: object, pass_fds: Iterable[int], environ: Mappin
 
 
 def _interpreter() -> list[str]:
-    executable = os.fsdecode(spawn.get_executable() or sys.executable)
+    spawn: Any = sys.modules.get("multiprocessing.spawn")  # who has set another interpreter has imported it
+    executable = os.fsdecode((spawn and spawn.get_executable()) or sys.executable)
     return [executable, *interpreter_flags()]
 
 

@@ -2,7 +2,9 @@
 
 ===============  ===================================================================
 ``boot``         from a new-born process to the entry function, and out again
+``asprocess``    what a worker is to ``multiprocessing``
 ``lifeline``     the kernel ends this process when the coordinator is gone
+``burial``       the end of a child, and of the group it leads
 ``nursery``      the fork server of one registry, and the guardian of what it forked
 ``boardhost``    the process of the metrics board, with a lifeline of its own
 ``main``         the worker's loop

@@ -19,7 +19,6 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from multiprocessing.process import BaseProcess
 from typing import Final, NoReturn, Self, TypeAlias
 
 from mpengine.records import dataclass, field, replace
@@ -218,17 +217,6 @@ def _find_entry(path: str) -> Entry:
     return entry
 
 
-class _WorkerProcess(BaseProcess):
-    """What a worker sees as its ``current_process()``.
-
-    Not ``multiprocessing.Process``, which would fix the start method of what user code starts.
-    """
-
-    _start_method = None  # read by _bootstrap
-    _parent_pid: object
-    _parent_name: object
-
-
 def _bootstrap(boot: WorkerBoot, preparation: Preparation, entry: Entry) -> int:
     def run() -> None:
         _empty_stdin()
@@ -236,8 +224,10 @@ def _bootstrap(boot: WorkerBoot, preparation: Preparation, entry: Entry) -> int:
         if isinstance(code, int):
             sys.exit(code)
 
+    from mpengine.worker.asprocess import WorkerProcess
+
     tracker_before = _tracker_pid()
-    process = _WorkerProcess(target=run, name=f"mpengine-worker-{boot.worker_id}", daemon=False)
+    process = WorkerProcess(target=run, name=f"mpengine-worker-{boot.worker_id}", daemon=False)
     process._parent_pid = preparation["parent_pid"]  # noqa: SLF001 - as a child sees it
     process._parent_name = preparation["parent_name"]  # noqa: SLF001
     # The lifeline is readable when the parent is gone: just what a parent's sentinel is for.

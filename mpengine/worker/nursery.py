@@ -36,14 +36,13 @@ from typing import Final, NoReturn, TypeAlias
 
 from mpengine.records import dataclass
 from mpengine.worker import boot, lifeline
+from mpengine.worker.burial import Burial, bury_nowait, kill_group
 from mpengine.worker.descent import Strays, end_all_children, tagged
 
 MESSAGE_LIMIT_BYTES: Final = 65_536
 FDS_PER_REQUEST: Final = 6
-UNKNOWN_EXITCODE: Final = 255
 _REASON_LIMIT_CHARS: Final = 8_000
-_MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
-_ALWAYS_PRELOADED: Final = ("multiprocessing.spawn", "mpengine.worker.main")
+_ALWAYS_PRELOADED: Final = ("multiprocessing.spawn", "mpengine.worker.asprocess", "mpengine.worker.main")
 _PRELOADED_FOR_LOGS: Final = "mpengine.worker.courier"
 
 
@@ -109,23 +108,32 @@ Answer: TypeAlias = Ready | PreloadFailed | Born | BirthFailed | Died
 
 @dataclass(frozen=True, slots=True)
 class NurseryBoot:
-    """All the nursery knows when it starts.
+    """All the nursery knows when it starts; the rest comes with its orders.
 
     Args:
         socket_fd: Its end of the socket pair.
         lifeline_fd: Read end of a pipe of its own.
-        preload: Modules to import before it forks.
-        preparation: The parent's surroundings.
         cookie: The registry's.
         is_fresh: Whether each worker is a fresh interpreter (N8).
     """
 
     socket_fd: int
     lifeline_fd: int
-    preload: Sequence[str]
-    preparation: boot.Preparation
     cookie: str
     is_fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the nursery need not know while its interpreter comes up; the first thing on its socket, in a memory file.
+
+    Args:
+        preload: Modules to import before it forks.
+        preparation: The parent's surroundings.
+    """
+
+    preload: Sequence[str]
+    preparation: boot.Preparation
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,25 +145,28 @@ class _Child:
 
 def run_nursery(parcel: bytes) -> NoReturn:
     """Run as the nursery; `parcel` is a pickled `NurseryBoot` from the parent's own memory file."""
-    orders: NurseryBoot = pickle.loads(parcel)  # noqa: S301 - written by the parent, in a file without a name
-    boot.hide_from_programs(orders.socket_fd, orders.lifeline_fd)
-    lifeline.arm_signal(orders.lifeline_fd)  # a thread instead would break N1
+    known: NurseryBoot = pickle.loads(parcel)  # noqa: S301 - written by the parent, in a file without a name
+    boot.hide_from_programs(known.socket_fd, known.lifeline_fd)
+    lifeline.arm_signal(known.lifeline_fd)  # a thread instead would break N1
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     # A parent that ignores or blocks this one would keep every death from being seen.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     code = 1
+    orders = None
     try:
-        with socket.socket(fileno=orders.socket_fd) as link:
-            if _preload(link, orders):
-                code = _Nursery(link, orders).serve()
+        with socket.socket(fileno=known.socket_fd) as link:
+            _import_own(known)
+            orders = _read_orders(link)
+            if orders is not None and _preload(link, known, orders):
+                code = _Nursery(link, known).serve()
     except OSError:
-        code = 0 if lifeline.is_broken(orders.lifeline_fd) else _complain()
+        code = 0 if lifeline.is_broken(known.lifeline_fd) else _complain()
     except BaseException:  # noqa: BLE001 - told on stderr; what was forked has been ended on the way here
         code = _complain()
     finally:
-        if orders.preload:
+        if orders is not None and orders.preload:
             # What a preloaded module started is in this group; so is this process.
             os.killpg(0, signal.SIGKILL)
         os._exit(code)
@@ -166,8 +177,24 @@ def _complain() -> int:
     return 1
 
 
-def _preload(link: socket.socket, orders: NurseryBoot) -> bool:
+def _import_own(known: NurseryBoot) -> None:
+    """Import what every worker needs, while the parent still finds out what its orders are."""
     gc.disable()  # until the fork: pages that the collector has not touched stay shared
+    for name in () if known.is_fresh else _ALWAYS_PRELOADED:
+        _import_ahead(name)
+
+
+def _read_orders(link: socket.socket) -> Orders | None:
+    """Wait for the orders; None when the registry has gone, or has no use for this nursery any more."""
+    content, fds, _, _ = socket.recv_fds(link, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    if not content:
+        return None
+    orders: Orders = pickle.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))  # noqa: S301 - as above
+    os.close(fds[0])
+    return orders
+
+
+def _preload(link: socket.socket, known: NurseryBoot, orders: Orders) -> bool:
     try:
         boot.prepare(orders.preparation)
         for name in orders.preload:
@@ -175,16 +202,13 @@ def _preload(link: socket.socket, orders: NurseryBoot) -> bool:
     except BaseException:  # noqa: BLE001 - becomes the registry's StartFailed
         _send(link, PreloadFailed(boot.traceback_text()[-_REASON_LIMIT_CHARS:]))
         return False
-    if not orders.is_fresh:
-        for name in _ALWAYS_PRELOADED:
-            _import_ahead(name)
-        if "logging" in sys.modules:  # a worker will need the courier as well
-            _import_ahead(_PRELOADED_FOR_LOGS)
+    if "logging" in sys.modules and not known.is_fresh:  # a worker will need the courier as well
+        _import_ahead(_PRELOADED_FOR_LOGS)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.flush()  # or every worker would write it again
     gc.freeze()
-    lifeline.disarm(orders.lifeline_fd)  # from now on the broken socket is enough, and leaves time to clean up
+    lifeline.disarm(known.lifeline_fd)  # from now on the broken socket is enough, and leaves time to clean up
     return True
 
 
@@ -198,11 +222,11 @@ def _send(link: socket.socket, answer: Answer) -> None:
 
 
 class _Nursery:
-    def __init__(self, link: socket.socket, orders: NurseryBoot) -> None:
+    def __init__(self, link: socket.socket, known: NurseryBoot) -> None:
         self._link = link
-        self._lifeline_fd = orders.lifeline_fd
-        self._cookie = orders.cookie
-        self._is_fresh = orders.is_fresh
+        self._lifeline_fd = known.lifeline_fd
+        self._cookie = known.cookie
+        self._is_fresh = known.is_fresh
         self._children: dict[int, _Child] = {}
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -324,7 +348,7 @@ class _Nursery:
             cookies = {tagged(self._cookie, child.worker_id, child.generation) for child in self._children.values()}
             strays.kill_left(self._children.keys(), cookies, has_died=has_died)
 
-    def _tell_death(self, pid: int, burial: "Burial") -> None:
+    def _tell_death(self, pid: int, burial: Burial) -> None:
         child = self._children.pop(pid)
         failure = boot.read_failure(child.birth_fd) if burial.exitcode == boot.BOOT_FAILED else None
         os.close(child.birth_fd)
@@ -339,50 +363,3 @@ class _Nursery:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         end_all_children()
-
-
-@dataclass(frozen=True, slots=True)
-class Burial:
-    """What a child that has ended leaves to tell.
-
-    Args:
-        exitcode: As multiprocessing gives it (the signal's number, negative); `UNKNOWN_EXITCODE` when somebody else has
-            collected the exit status.
-        peak_rss: Bytes of resident memory that it had at most, as the kernel has counted them; 0 when unknown.
-    """
-
-    exitcode: int
-    peak_rss: int = 0
-
-
-def bury_nowait(pid: int) -> Burial | None:
-    """Collect the exit status of a child that leads a group, and kill what is left of the group first (N4).
-
-    Returns:
-        What is left to tell of it; None while the child runs.
-    """
-    try:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            return None
-        kill_group(pid)
-        _, status, used = os.wait4(pid, 0)
-    except ChildProcessError:
-        return Burial(UNKNOWN_EXITCODE)
-    return Burial(os.waitstatus_to_exitcode(status), used.ru_maxrss * _MAXRSS_UNIT)
-
-
-def kill_and_bury(pid: int) -> int:
-    """Kill a child with its group, and wait for it; returns its exit code, `UNKNOWN_EXITCODE` where others know it."""
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # else the number may be a stranger's by now
-        kill_group(pid)
-        _, status = os.waitpid(pid, 0)
-    except ChildProcessError:
-        return UNKNOWN_EXITCODE
-    return os.waitstatus_to_exitcode(status)
-
-
-def kill_group(pid: int) -> None:
-    """Kill the process group that `pid` leads; nothing left to kill, or not ours to kill, is fine."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)

@@ -29,7 +29,7 @@ def pipe():
 
 @pytest.fixture
 def served(links, pipe):
-    orders = nursery.NurseryBoot(links[1].fileno(), pipe[0], (), {}, "cookie")
+    orders = nursery.NurseryBoot(links[1].fileno(), pipe[0], "cookie")
     made = nursery._Nursery(links[1], orders)
     yield made
     os.close(made._wake_r)
