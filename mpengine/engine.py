@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mpengine.backends import make_backend
 from mpengine.backends.cores import available_cores
+from mpengine.coordinator.live import close_backend
 from mpengine.coordinator.publishing import Publisher
 from mpengine.coordinator.scribe import WARNING, Scribe
 from mpengine.coordinator.signals import signals_held
@@ -109,8 +110,6 @@ class Engine:
         self._is_warm = False
         self._is_closed = False
         self._pid = os.getpid()
-
-    # ------------------------------------------------------------------ running
 
     def run(self, stages: Stages, source: object = None, *, collect: bool = True) -> Ok | Err:
         """Run a pipeline to its end.
@@ -260,8 +259,7 @@ class Engine:
             head = None
             if self._backend is None:
                 self._backend, head = make_backend(self._options, self.workers, self._cores, plan)
-            # Slow imports, for which the fork server need not wait.
-            from mpengine.coordinator.run import Run
+            from mpengine.coordinator.run import Run  # slow imports, for which the fork server need not wait
             from mpengine.coordinator.runoptions import RunOptions
 
             options = RunOptions.chosen(self._options, self.workers, keep=self._is_warm, scribe=self._scribe)
@@ -309,26 +307,18 @@ class Engine:
                 self._last_snapshot = run.result.report.snapshot
                 self._publisher.end(self._last_snapshot)
             self._run = None
-            backend = self._backend
-            if not self._is_warm or self._is_closed:
-                self._backend = None
-            else:
-                backend = None
+            is_kept = self._is_warm and not self._is_closed
+            backend, self._backend = (None, self._backend) if is_kept else (self._backend, None)
         self._let_go(backend)
 
     def _let_go(self, backend: Backend | None) -> None:
         """End what is not to be kept, and have everything logged."""
         try:
-            if backend is not None:
-                from mpengine.coordinator.run import close_backend
-
-                close_backend(backend)
+            close_backend(backend)
         finally:
             if backend is not None:
                 self._publisher.close()
             self._scribe.close()
-
-    # ------------------------------------------------------------------ from anywhere
 
     def cancel(self, reason: str = "cancelled", *, at_once: bool = False) -> None:
         """End the run that goes on; nothing happens when there is none.

@@ -11,6 +11,7 @@
 ``opening``        whatever can be a source, as one kind of iterator
 ``async_sources``  an async source as a plain iterator
 ``run``            one run, seen from the consumer's side
+``live``           what goes on, and how it is ended
 ``runoptions``     how it goes about it
 ``stream``         its results as an iterator
 ``awaiting``       runs for asyncio callers, whose event loop never waits

@@ -6,19 +6,16 @@ runs user code, and tells the loop what it has taken, which is what lets more of
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import os
 import signal
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING, Any
 
-from mpengine import backends
 from mpengine.backends.limits import explained
 from mpengine.coordinator.feed import Feed, InlineFeed, ThreadedFeed
 from mpengine.coordinator.handlers import InlineHandlers, ThreadedHandlers
+from mpengine.coordinator.live import LIVE
 from mpengine.coordinator.loop import Coordinator
 from mpengine.coordinator.opening import length_of
 from mpengine.coordinator.outlet import Delivery, End
@@ -43,8 +40,6 @@ if TYPE_CHECKING:
     from mpengine.coordinator.runoptions import RunOptions
     from mpengine.metrics import Snapshot
     from mpengine.plan import Plan
-
-_live: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
 class Run:
@@ -116,7 +111,7 @@ class Run:
     @property
     def goes_on(self) -> bool:
         """Whether it has been started and not concluded."""
-        return self in _live
+        return self in LIVE
 
     @property
     def in_caller(self) -> bool:
@@ -167,7 +162,7 @@ class Run:
         finally:
             self._has_started.set()
             self._starter = None
-        _live.add(self)
+        LIVE.add(self)
 
     def _start_thread(self) -> None:
         try:
@@ -350,7 +345,7 @@ class Run:
             self._refuse(delivery)
         self._coordinator.outlet.put(End())  # for a consumer that waits meanwhile, in a thread of its own
         self.result = result = self._close_books()
-        _live.discard(self)
+        LIVE.discard(self)
         try:
             self._on_end(self)
         except Exception as error:  # noqa: BLE001 - becomes the run's error: run() raises for none
@@ -390,22 +385,3 @@ class Run:
             ok=reason is None,
         )
         return Ok(report) if reason is None else Err(reason, cause, report)
-
-
-def close_backend(backend: Backend | None) -> None:
-    """Let everything of a backend go."""
-    if backend is not None:
-        with sigpipe_blocked():  # pills are written, and who is to read them may have died
-            backends.close_backend(backend)
-
-
-def _end_live_runs() -> None:
-    """The interpreter is about to exit: end what nobody has ended."""
-    with contextlib.ExitStack() as stack:  # whatever one of them raises, the others are ended too
-        for run in [run for run in _live if run.is_here]:
-            run.cancel("the interpreter exits")
-            run.hurry()
-            stack.callback(run.conclude)
-
-
-atexit.register(_end_live_runs)

@@ -24,8 +24,8 @@ class _Look(NamedTuple):
 class ProcessIdentity:
     """A process by its number and the time it was created.
 
-    That it has gone is read off ``/proc``.  That it is still there, which matters before a signal is sent, psutil has
-    to confirm; it is a slow import, and where all goes well nobody has to ask.
+    Number and time are read off ``/proc``.  Where somebody did not leave by himself, psutil has to confirm that it is
+    there; it is a slow import, and where all goes well nobody has to ask.
 
     Args:
         pid: Its number.
@@ -46,8 +46,8 @@ class ProcessIdentity:
         return cls(pid, _boot_time() + look.start / _TICKS_PER_S, look.start)
 
     def is_alive(self) -> bool:
-        """Whether this very process still runs: a zombie is gone, and so is one whose number is another's now."""
-        if not self._still_there():
+        """Whether this very process still runs, as psutil confirms."""
+        if not self.is_there():
             return False
         import psutil
 
@@ -55,9 +55,10 @@ class ProcessIdentity:
             is_zombie = psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
-        return not is_zombie and self._still_there()  # asked once more: psutil may have found the number's next owner
+        return not is_zombie and self.is_there()  # asked once more: psutil may have found the number's next owner
 
-    def _still_there(self) -> bool:
+    def is_there(self) -> bool:
+        """Whether this very process still runs: a zombie is gone, and so is one whose number is another's now."""
         look = self._look()
         return look is not None and look.state != "Z"
 

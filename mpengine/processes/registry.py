@@ -167,7 +167,7 @@ class ProcessRegistry:
     def kill(self, worker_id: int) -> None:
         """Kill the worker in this slot with its process group."""
         identity = self.identity_of(worker_id)
-        if identity is not None and identity.is_alive():
+        if identity is not None and identity.is_there():
             kill_group(identity.pid)
 
     def kill_all(self) -> None:

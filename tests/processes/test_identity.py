@@ -1,6 +1,8 @@
 import dataclasses
 import os
 import subprocess
+import sys
+import textwrap
 
 import psutil
 
@@ -49,3 +51,18 @@ def test_waiting_tells_who_is_still_there():
     program.stdin.close()
     assert wait_gone(identities[:1], 5) == ()
     program.wait()
+
+
+def test_that_a_process_has_gone_is_found_out_without_psutil():
+    program = textwrap.dedent("""
+        import subprocess, sys
+        from mpengine.processes.identity import ProcessIdentity
+        ended = subprocess.Popen(["true"])
+        identity = ProcessIdentity.of(ended.pid)
+        ended.wait()
+        assert not identity.is_alive()
+        assert "psutil" not in sys.modules
+        assert ProcessIdentity.of(subprocess.Popen(["cat"], stdin=subprocess.PIPE).pid).is_alive()
+        assert "psutil" in sys.modules
+    """)
+    subprocess.run([sys.executable, "-c", program], check=True)
