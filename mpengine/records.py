@@ -152,13 +152,12 @@ def _init_to_be(cls: type[Any], record: tuple[_Field, ...], *, is_frozen: bool) 
     def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is
         nonlocal calls
         calls += 1  # two threads may count one call, which does not matter
-        values = (
-            dict(zip(places, args, strict=False), **kwargs)
-            if calls <= _FEW and kwargs.keys().isdisjoint(places[: len(args)])
-            else {}
-        )
-        if len(values) != len(args) + len(kwargs) or not names.issuperset(values) or not _fill(self, record, values):
+        if calls > _FEW or not kwargs.keys().isdisjoint(places[: len(args)]):
             stub.write()(self, *args, **kwargs)
+            return
+        values = dict(zip(places, args, strict=False), **kwargs)
+        if len(args) > len(places) or not names.issuperset(values) or not _fill(self, record, values):
+            stub.write()(self, *args, **kwargs)  # it knows what to say
 
     stub: Any = __init__
     stub.write = lambda: _write_init(cls, record, is_frozen=is_frozen)

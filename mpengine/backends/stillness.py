@@ -15,6 +15,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+from mpengine.processes.identity import STOPPED, state_of
 from mpengine.records import dataclass
 
 if TYPE_CHECKING:
@@ -93,9 +94,4 @@ class Stillness:
 
 def is_stopped_now(pid: int) -> bool:
     """Whether a process is stopped, and not by a debugger."""
-    import psutil  # a slow import, which most runs end without
-
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-    except psutil.Error:
-        return False
+    return state_of(pid) == STOPPED

@@ -12,6 +12,10 @@ from mpengine.records import dataclass, field
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
+STOPPED: Final = "T"
+_ZOMBIE: Final = "Z"
+
+
 class _Look(NamedTuple):
     """What the kernel says of the process that has a number now; the start counts from when the machine came up."""
 
@@ -60,7 +64,7 @@ class ProcessIdentity:
     def is_there(self) -> bool:
         """Whether this very process still runs: a zombie is gone, and so is one whose number is another's now."""
         look = self._look()
-        return look is not None and look.state != "Z"
+        return look is not None and look.state != _ZOMBIE
 
     def _look(self) -> _Look | None:
         """What there is to see of this very process; None when it has been buried."""
@@ -90,6 +94,12 @@ class ProcessIdentity:
             return {}
 
 
+def state_of(pid: int) -> str:
+    """The state of the process that has this number now, as the kernel abbreviates it; empty if there is none."""
+    look = _look_at(pid)
+    return "" if look is None else look.state
+
+
 def _look_at(pid: int) -> _Look | None:
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - pathlib is a slow import
@@ -107,7 +117,7 @@ def _asked_of_psutil(pid: int) -> _Look | None:
 
     try:
         found = psutil.Process(pid)
-        state = "Z" if found.status() == psutil.STATUS_ZOMBIE else "?"
+        state = {psutil.STATUS_ZOMBIE: _ZOMBIE, psutil.STATUS_STOPPED: STOPPED}.get(found.status(), "")
         return _Look(state, found.ppid(), (found.create_time() - _boot_time()) * _TICKS_PER_S)
     except psutil.Error:
         return None

@@ -179,7 +179,7 @@ class ProcessRegistry:
 
     def helpers(self) -> tuple[ProcessIdentity, ...]:
         """Processes of this registry that are no workers and are alive: the fork server, or the guardian."""
-        return tuple(identity for identity in self._workers.others() if identity.is_alive())
+        return tuple(identity for identity in self._workers.others() if identity.is_there())
 
     def verify_gone(self) -> tuple[ProcessIdentity, ...]:
         """Those of all processes ever started that psutil still finds alive, the fork server among them.

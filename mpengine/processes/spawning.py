@@ -27,9 +27,9 @@ from mpengine.worker.boot import Preparation, WorkerBoot, interpreter_flags, run
 _PACKAGE_FOLDER: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(mpengine.worker.__file__))))  # noqa: PTH120 - pathlib is a slow import
 _NEVER_TWICE: Final = ("init_main_from_name", "init_main_from_path", "name")
 _BOOTSTRAP: Final = (
-    "import marshal,os,sys;sys.path[:],parcel=marshal.loads(os.pread({fd},{size},0));os.close({fd});"
-    "from {module} import {function};{function}(parcel)"
-)
+    "import gc,marshal,os,sys;gc.disable();sys.path[:],parcel=marshal.loads(os.pread({fd},{size},0));os.close({fd});"
+    "from {module} import {function};gc.enable();{function}(parcel)"
+)  # what is imported stays: to look for garbage meanwhile is a twentieth of the time
 
 _parent_only: set[int] = set()
 _keeping = threading.local()

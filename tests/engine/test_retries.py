@@ -7,7 +7,6 @@ import engine_stages as stages
 import pytest
 
 from mpengine import Err, Retry, stage
-from mpengine.worker import chain
 
 PATIENT = Retry(3, backoff_s=0.5, factor=2.0, max_s=1.5, jitter=0.0)
 FOR_EVER = Retry(1, backoff_s=300, max_s=300)
@@ -92,7 +91,7 @@ def test_the_waits_grow_by_the_factor_up_to_the_most(make_engine, tmp_path, monk
 def test_the_jitter_takes_its_share_of_each_wait(make_engine, tmp_path, monkeypatch, drawn, expected):
     waited = []
     monkeypatch.setattr("mpengine.cancellation.CancelFlag.wait", lambda event, wait_s=None: waited.append(wait_s))
-    monkeypatch.setattr(chain.random, "random", lambda: drawn)
+    monkeypatch.setattr("random.random", lambda: drawn)
     member = stage(fail_until(tmp_path, 2), retries=Retry(2, backoff_s=4, jitter=0.5))
     assert make_engine("inline").run([[7], member]).unwrap().values == [7]
     assert waited == expected

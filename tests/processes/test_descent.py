@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import entries
 import psutil
@@ -199,3 +200,22 @@ def test_this_process_is_told_as_the_parent_of_its_children_and_they_bear_what_t
         child.kill()
     assert descent.cookie_of(child.pid) == ""
     assert descent.children_of(child.pid) == []
+
+
+def test_a_process_finds_its_own_children_wherever_it_asks(monkeypatch):
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    thread_child = []
+    thread = threading.Thread(target=lambda: thread_child.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE)))
+    thread.start()
+    thread.join()
+    try:
+        listed = set(descent.own_children())
+        assert {child.pid, thread_child[0].pid} <= listed
+        assert listed == set(descent.children_of(os.getpid()))
+        monkeypatch.setattr("builtins.open", lambda *_args, **_kwargs: (_ for _ in ()).throw(OSError))
+        monkeypatch.setattr(descent, "children_of", lambda pid: [pid])
+        assert descent.own_children() == [os.getpid()]  # a kernel without that list
+    finally:
+        monkeypatch.undo()
+        for one in (child, *thread_child):
+            one.communicate()
