@@ -42,9 +42,10 @@ class HeadStart:
         OSError: this process has no descriptors left.
     """
 
+    _registry: ProcessRegistry | None = None  # also where Ctrl-C comes before there is one
+
     def __init__(self, plan: Plan, chosen: EngineOptions, workers: int, cores: int) -> None:
         """Start the fork server."""
-        self._registry: ProcessRegistry | None = None
         self.plan = plan
         self.dumped = dump_chains(plan)
         self._registry = open_registry(chosen.start_method, tuple(chosen.preload), workers, cores)

@@ -18,7 +18,10 @@ from mpengine import EngineClosedError
 
 PACKAGE = Path(mpengine.__file__).parent
 EVERY_LINE = bool(os.environ.get("MPENGINE_EVERY_LINE"))
-WHERE_IT_MATTERS = {"engine.py", "coordinator/run.py", "coordinator/stream.py", "coordinator/signals.py"}
+WHERE_IT_MATTERS = {"engine.py", "coordinator/live.py", "coordinator/run.py", "coordinator/stream.py"} | {
+    "coordinator/signals.py"
+}
+WHILE_STARTING = {"backends/__init__.py", "backends/headstart.py"}
 WITH_PROCESSES = {"coordinator/stream.py", "coordinator/signals.py"}  # each costs a process
 
 
@@ -120,7 +123,8 @@ def check_interrupted(engine, act, target, files):
 
 
 ACTS = [run, run_and_fail, take_all, close_early, leave_with]
-CHOSEN = [(run, "inline"), (take_all, "inline"), (leave_with, "inline"), (run, "fork"), (leave_with, "fork")]
+CHOSEN = [(run, "inline"), (take_all, "inline"), (leave_with, "inline")]
+CHOSEN += [(run, "fork"), (leave_with, "fork"), (run, "forkserver")]
 
 
 @pytest.mark.slow
@@ -134,7 +138,7 @@ def test_ctrl_c_at_any_line_comes_out_and_leaves_nothing(make_engine, act, kind)
     if EVERY_LINE:
         files, targets = None, itertools.count(1)
     else:
-        files = WITH_PROCESSES if kind != "inline" else WHERE_IT_MATTERS
+        files = {"inline": WHERE_IT_MATTERS, "fork": WITH_PROCESSES, "forkserver": WHILE_STARTING}[kind]
         tracer = Tracer(None, files)
         traced(act, make(), tracer)
         targets = dict.fromkeys(tracer.places)
