@@ -85,7 +85,10 @@ def make_backend(
 def _options(chosen: EngineOptions, workers: int, cores: int) -> BackendOptions:
     from mpengine.backends.base import BackendOptions
 
-    return BackendOptions(workers, chosen.start_method, tuple(chosen.preload), cores, chosen.memory_limit)
+    return BackendOptions(
+        workers, chosen.start_method, tuple(chosen.preload), cores, chosen.memory_limit,
+        chosen.max_bytes or DEFAULT_MAX_BYTES,
+    )  # fmt: skip
 
 
 def close_backend(backend: Backend) -> None:
