@@ -158,19 +158,8 @@ def run(peer: str, fault: str, limits: Limits, python_path: tuple[str, ...] = ()
     cookie = secrets.token_hex(8)
     # Ray makes sockets below its temporary folder, whose names may not be long.
     folder = Path(tempfile.mkdtemp(prefix="f-"))
-    (folder / "t").mkdir()
     family = Family(cookie)
-    environment = {
-        **os.environ,
-        COOKIE: cookie,
-        "HOME": str(folder),
-        "TMPDIR": str(folder / "t"),
-        "PYTHONPATH": os.pathsep.join([str(SCRIPTS), *python_path]),
-        "RAY_TMPDIR": str(folder / "t"),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "disabled",
-        "DASK_TEMPORARY_DIRECTORY": str(folder / "t"),
-    }
+    environment = surroundings(cookie, folder, python_path)
     command = [sys.executable, "-m", "faultlines.cell", peer, fault, str(folder)]
     try:
         with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
@@ -185,7 +174,23 @@ def run(peer: str, fault: str, limits: Limits, python_path: tuple[str, ...] = ()
             program.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        _tidy_shared_memory(family)
+        tidy_shared_memory(family)
+
+
+def surroundings(cookie: str, folder: Path, python_path: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return the environment of a program of ours: marked, with a folder for all it writes."""
+    (folder / "t").mkdir()
+    return {
+        **os.environ,
+        COOKIE: cookie,
+        "HOME": str(folder),
+        "TMPDIR": str(folder / "t"),
+        "PYTHONPATH": os.pathsep.join([str(SCRIPTS), *python_path]),
+        "RAY_TMPDIR": str(folder / "t"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+        "DASK_TEMPORARY_DIRECTORY": str(folder / "t"),
+    }
 
 
 def _watched(program: subprocess.Popen[bytes], family: Family, seen: Seen, folder: Path, limits: Limits) -> Seen:
@@ -252,7 +257,7 @@ def _shared_memory_of(process: psutil.Process) -> set[int]:
     return {int(line.split()[4]) for line in lines if f" {SHARED_MEMORY}/" in line}
 
 
-def _tidy_shared_memory(family: Family) -> None:
+def tidy_shared_memory(family: Family) -> None:
     """Remove the names in shared memory that processes of the cell used, or that hold the number of one."""
     for path in SHARED_MEMORY.iterdir():
         try:
