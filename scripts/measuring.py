@@ -153,7 +153,7 @@ class Table:
             shown.add_column(column, justify="right" if number else "left")
         for row in self.rows:
             shown.add_row(*row)
-        rich.console.Console().print(shown)
+        rich.console.Console(width=None if sys.stdout.isatty() else 160).print(shown)
 
     def markdown(self) -> str:
         """Return it as Markdown."""

@@ -39,9 +39,7 @@ def in_batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def dask(
-    job: Job, *, window: int = 0, bag: int = 0, by_hand: bool = False
-) -> Iterator[Callable[[Job], Iterable[Any]]]:
+def dask(job: Job, *, window: int = 0, bag: int = 0, by_hand: bool = False) -> Iterator[Callable[[Job], Iterable[Any]]]:
     """Use ``Client.map`` for each stage; or submit a few items at a time; or a bag of so many partitions."""
     from distributed import Client, LocalCluster
 
@@ -125,11 +123,9 @@ def rows_through(function: Callable[[Any], Any], rows: dict[str, Any]) -> dict[s
 
 
 @contextmanager
-def ray_data(
-    job: Job, *, blocks: int = 0, by_hand: bool = False
-) -> Iterator[Callable[[Job], Iterable[Any]]]:
+def ray_data(job: Job, *, blocks: int = 0, by_hand: bool = False) -> Iterator[Callable[[Job], Iterable[Any]]]:
     """Use a data set of the items: ``map`` for each stage; or ``map_batches`` over so many blocks."""
-    with _ray(job.workers) as ray:
+    with _ray(job.workers):
         data = importlib.import_module("ray.data")
         data.DataContext.get_current().enable_progress_bars = False
 

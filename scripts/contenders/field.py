@@ -80,7 +80,9 @@ class Entry:
         return not (self.is_control or peer.is_control or peer.is_ours)
 
 
-def entry(peer: str, setting: str = "", *, items: int = 0, job: str = "", control: bool = False, **options: Any) -> Entry:
+def entry(
+    peer: str, setting: str = "", *, items: int = 0, job: str = "", control: bool = False, **options: Any
+) -> Entry:
     """Return an entry with these options of its adapter."""
     return Entry(peer, setting, options, items, job, control)
 
@@ -133,7 +135,6 @@ def one_by_one() -> list[Entry]:
         entry("mpengine", "stage(buffer=1)", one_by_one="buffer"),
         entry("mpengine", "MAX_BATCH = 1", one_by_one="patch"),
         entry("pool"),
-        entry("pool", "fed by hand", control=True, method="imap_unordered"),
         entry("executor", items=10_000),
     ]
 

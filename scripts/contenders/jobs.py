@@ -164,9 +164,7 @@ def _cpu(_: str, **size: int) -> Job:
 def _profile(number: str, **size: int) -> Job:
     costs = profile(int(number))
     stages = tuple(functools.partial(costing, ms) for ms in costs)
-    return Job(
-        stages, functools.partial(costing_all, costs), range, None, functools.partial(_plus, len(costs)), **size
-    )
+    return Job(stages, functools.partial(costing_all, costs), range, None, functools.partial(_plus, len(costs)), **size)
 
 
 def _arrays(_: str, **size: int) -> Job:

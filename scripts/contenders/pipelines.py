@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def pypeln(job: Job, *, maxsize: int = 0, by_hand: bool = False) -> Iterator[Callable[[Job], Iterable[Any]]]:
+def pypeln(_: Job, *, maxsize: int = 0, by_hand: bool = False) -> Iterator[Callable[[Job], Iterable[Any]]]:
     """Use a process stage for each."""
     import pypeln as pl
 
@@ -49,7 +49,7 @@ class WithState:
 
 
 @contextmanager
-def pipevine(job: Job, *, buffer: int = 1, by_hand: bool = False) -> Iterator[Callable[[Job], Iterable[Any]]]:
+def pipevine(_: Job, *, buffer: int = 1, by_hand: bool = False) -> Iterator[Callable[[Job], Iterable[Any]]]:
     """Use a work pool of processes for each stage."""
     from pipevine import Pipeline, work_pool
 
@@ -64,7 +64,7 @@ def pipevine(job: Job, *, buffer: int = 1, by_hand: bool = False) -> Iterator[Ca
 
 
 @contextmanager
-def pyper(job: Job, *, throttle: int = 0, by_hand: bool = False) -> Iterator[Callable[[Job], Iterable[Any]]]:
+def pyper(_: Job, *, throttle: int = 0, by_hand: bool = False) -> Iterator[Callable[[Job], Iterable[Any]]]:
     """Use a task of processes for each stage."""
     from pyper import task
 
@@ -90,7 +90,7 @@ class End:
 
 @contextmanager
 def faster_fifo(
-    job: Job, *, many: int = 1, size_bytes: int = 1_000_000, by_hand: bool = False
+    _: Job, *, many: int = 1, size_bytes: int = 1_000_000, by_hand: bool = False
 ) -> Iterator[Callable[[Job], Iterable[Any]]]:
     """Put a queue before and behind each stage, and fill the first from a thread; ``many`` items at a time."""
     from faster_fifo import Queue

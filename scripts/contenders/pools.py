@@ -1,4 +1,4 @@
-"""Pools and executors: loky, joblib, mpire, pebble, streamable.  Stages are run one after the other, as maps of maps."""
+"""Pools and executors: loky, joblib, mpire, pebble, streamable.  Several stages are maps of maps."""
 
 from __future__ import annotations
 
