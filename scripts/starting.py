@@ -9,6 +9,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
+from contenders import starting as peers
 from measuring import compare, interleave
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ STARTUP = {
 def startup(options: argparse.Namespace) -> Iterator[Table]:
     """Measure a job of one item in a fresh process: from the import to the first result, and the process as a whole."""
     timed = "import time\nbegan = time.perf_counter()\n{}\nprint(time.perf_counter() - began, flush=True)"
-    whole: dict[str, list[float]] = {name: [] for name in STARTUP}
+    programs = {**STARTUP, **peers.programs(options.peer)}
+    whole: dict[str, list[float]] = {name: [] for name in programs}
 
     def once(name: str) -> float:
-        program = timed.format(STARTUP[name].format(workers=options.workers))
+        program = timed.format(programs[name].format(workers=options.workers))
         began = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True, env=environ)
         whole[name].append((time.perf_counter() - began) * 1000)
@@ -38,10 +40,10 @@ def startup(options: argparse.Namespace) -> Iterator[Table]:
 
     with tempfile.TemporaryDirectory() as folder:
         environ = with_bytecode(folder)
-        for name in STARTUP:
+        for name in programs:
             once(name)
             whole[name].clear()
-        contenders = {name: lambda name=name: once(name) for name in STARTUP}
+        contenders = {name: lambda name=name: once(name) for name in programs}
         series = interleave(contenders, max(options.repeats, 3 if options.quick else 15))
     title = f"startup: import to first result, one item, {options.workers} workers (a ratio over 1 is slower)"
     yield compare(title, series, "Pool (fork)", unit="ms")

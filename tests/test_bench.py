@@ -148,6 +148,43 @@ def test_what_was_measured_counts_though_the_contender_will_not_end(turn):
     assert told["stays"]
 
 
+@pytest.fixture
+def ordered(part, tmp_path, monkeypatch):
+    """Run the seat with another way than that of throughput."""
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
+    driving = part("driving")
+    return lambda **order: driving.turn({"workers": 2, **order}, driving.Limits(20.0, 20.0, 20.0))
+
+
+@pytest.mark.slow
+def test_a_lead_is_what_was_pulled_and_not_taken(ordered):
+    told = ordered(
+        way="contenders.leads:lead", contender="contenders.stdlib:pool", options={"chunk": 1000}, job="single",
+        count=5000, for_s=0.3,
+    )  # fmt: skip
+
+    assert told["fault"] == ""
+    assert told["lead"] <= told["pulled"] == 5000
+
+
+@pytest.mark.slow
+def test_a_cancelled_peer_is_waited_for_until_its_workers_are_gone(ordered):
+    told = ordered(way="contenders.cancelling:cancelled", contender="executor")
+
+    assert told["fault"] == ""
+    assert told["left"] == 0
+    assert told["gone_s"] >= told["seconds"]
+
+
+@pytest.mark.parametrize("name", ["executor", "loky", "joblib", "mpire", "pebble", "pypeln", "dask", "ray_tasks"])
+def test_the_shortest_programs_have_a_result(part, name):
+    program = part("starting").PROGRAMS[name].format(workers=2)
+
+    compile(program, name, "exec")
+    assert "result" in program
+
+
 # ---------------------------------------------------------------------- jobs
 
 

@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from measuring import SEED, Table, await_quiet
+from measuring import SEED, Table, await_quiet, figure, spread
 
 from contenders import driving, jobs
 from contenders.cases import CASES, taking_part
@@ -79,6 +79,50 @@ def outcome(told: dict[str, Any]) -> str:
 def say(words: str) -> None:
     """Tell whoever watches how far it is."""
     print(f"  {words}", file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------------- other ways
+
+
+def leads(peers: list[str], workers: int, *, quick: bool) -> Table:
+    """Measure how far each contender's source gets ahead of a slow consumer."""
+    from contenders.leads import contenders, rows
+
+    for_s = 1.0 if quick else 10.0
+    turns = {}
+    entries = [one for one in contenders(quick=quick) if one.peer in peers and PEERS[one.peer].is_here()]
+    for one in entries:
+        order = {"way": "contenders.leads:lead", "contender": PEERS[one.peer].contender, "options": one.options}
+        order |= {"job": "single", "count": one.items, "workers": workers, "for_s": for_s}
+        turns[one.title] = driving.turn(order, driving.Limits(run_s=for_s + 20))
+        say(f"lead {one.title}: {turns[one.title].get('fault') or turns[one.title]['lead']}")
+    columns = ["contender", "items pulled ahead, at most", "results taken", "MB that all have grown by, at most"]
+    note = (
+        f"{for_s:g} s of a consumer that sleeps for 1 ms after every 200 results.  Shared pages count for each process."
+    )
+    return Table("lead: the peers", columns, rows(Results([turns]), turns), note)
+
+
+def cancelled(peers: list[str], workers: int, repeats: int) -> Table:
+    """Measure how long it takes until each peer's busy workers are gone."""
+    from contenders.cancelling import CANCELLED
+
+    rows = []
+    for peer in (name for name in CANCELLED if name in peers and PEERS[name].is_here()):
+        order = {"way": "contenders.cancelling:cancelled", "contender": peer, "workers": workers}
+        told = [driving.turn(order, driving.Limits()) for _ in range(repeats)]
+        faults = [one["fault"] for one in told if one.get("fault")]
+        well = [one for one in told if not one.get("fault")]
+        gone = [one["gone_s"] for one in well]
+        cells = (
+            spread(PEERS[peer].title, [one["seconds"] for one in well], 1000)
+            if well
+            else [PEERS[peer].title, *[".."] * 3]
+        )
+        rows.append([*cells, figure(1000 * max(gone)) if gone else "..", "; ".join(sorted(set(faults)))])
+        say(f"cancel {rows[-1]}")
+    columns = ["contender", "median ms", "lowest", "highest", "until none is left, at most", "fault"]
+    return Table("cancel: the peers, from the call to its return, busy items of 10 ms", columns, rows)
 
 
 # ---------------------------------------------------------------------- what is kept
