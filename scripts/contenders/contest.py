@@ -16,6 +16,7 @@ from contenders.field import PEERS, Entry
 from contenders.scoring import Results, table_of, targets_of, work_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from contenders.cases import Heat
@@ -34,8 +35,11 @@ class Terms:
     patience_s: float = 0.0
 
 
-def hold(heat: Heat, terms: Terms) -> Results:
-    """Run a heat: in each round all contenders take a turn at one job, in an order that changes."""
+def hold(heat: Heat, terms: Terms) -> Iterator[Results]:
+    """Run a heat: in each round all contenders take a turn at one job, in an order that changes.
+
+    What was seen so far is yielded after each round, so that it can be kept should the next one not come to its end.
+    """
     results = Results()
     entries = taking_part(heat, terms.peers)
     failures = dict.fromkeys((one.title for one in entries), 0)
@@ -53,7 +57,7 @@ def hold(heat: Heat, terms: Terms) -> Results:
             failures[one.title] = failures[one.title] + 1 if told.get("fault") else 0
             say(f"{heat.name} {number + 1}/{terms.repeats * len(heat.work)} {one.title}: {outcome(told)}")
         results.rounds.append(turns)
-    return results
+        yield results
 
 
 def take_turn(one: Entry, job: str, count: int, warm_up: int, terms: Terms) -> dict[str, Any]:
