@@ -60,6 +60,12 @@ FAKES = """
         yield run
 
     @contextmanager
+    def hangs_with_a_semaphore(job):
+        import multiprocessing
+        semaphore = multiprocessing.get_context("spawn").Semaphore()
+        yield lambda job: plain(job) if job.count != 30 else threading.Event().wait()
+
+    @contextmanager
     def is_never_ready(job):
         threading.Event().wait()
         yield
@@ -166,6 +172,15 @@ def test_a_lead_is_what_was_pulled_and_not_taken(ordered):
 
     assert told["fault"] == ""
     assert told["lead"] <= told["pulled"] == 5000
+
+
+@pytest.mark.slow
+def test_a_contender_that_is_ended_leaves_no_semaphore(turn):
+    before = set(Path("/dev/shm").iterdir())
+
+    assert turn("hangs_with_a_semaphore", run_s=0.3)["fault"] == "no result within 0.3 s"
+
+    assert set(Path("/dev/shm").iterdir()) <= before
 
 
 @pytest.mark.slow

@@ -75,6 +75,7 @@ def turn(order: dict[str, Any], limits: Limits) -> dict[str, Any]:
                 stderr=said, start_new_session=True, cwd=folder, pass_fds=(there,),
             )  # fmt: skip
         os.close(there)
+        family.pids.add(program.pid)  # also when it has ended before anybody looks
         events = _Events(here, program)
         try:
             return _seen(events, limits, folder / "said")
