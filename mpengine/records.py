@@ -12,6 +12,7 @@ To everybody else these are dataclasses: to type checkers, ``dataclasses.fields`
 from __future__ import annotations
 
 import reprlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -206,8 +207,11 @@ def _write_init(cls: Any, record: tuple[_Field, ...], *, is_frozen: bool) -> Any
     if hasattr(cls, "__post_init__"):
         body.append("self.__post_init__()")
     parameters = ", ".join(by_place if by_name == ["*"] else by_place + by_name)
-    exec(f"def __init__({parameters}):\n  " + "\n  ".join(body or ["pass"]), scope)  # noqa: S102 - names of fields alone
-    init = scope["__init__"]
+    lines = f"def make({', '.join(scope)}):\n def __init__({parameters}):\n  " + "\n  ".join(body or ["pass"])
+    made: dict[str, Any] = {}
+    # In its module's own namespace, where whoever reads the annotations looks for what they name.
+    exec(lines + "\n return __init__", sys.modules[cls.__module__].__dict__, made)  # noqa: S102 - names of fields alone
+    init = made["make"](**scope)
     init.__annotations__ = {one.name: one.type for one in record if one.init} | {"return": None}
     init.__qualname__ = f"{cls.__qualname__}.__init__"
     init.__module__ = cls.__module__
@@ -224,7 +228,11 @@ class _Signature:
         import inspect
 
         init = owner.__init__
-        whole = inspect.signature(init.write() if hasattr(init, "write") else init)
+        init = init.write() if hasattr(init, "write") else init
+        try:
+            whole = inspect.signature(init, eval_str=True)
+        except NameError:  # a name that is imported for type checkers alone
+            whole = inspect.signature(init)
         return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
