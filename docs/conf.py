@@ -40,6 +40,7 @@ nitpick_ignore_regex = [
     ("py:class", "Stages"),  # a pipeline, or a list of stages: each docstring says so
     ("py:class", "Proxy|BoardAddress"),  # see mpengine.monitor.board
     ("py:class", "Consumer"),  # what an AsyncResultStream is made of; the same
+    ("py:class", "StageFunction"),  # any callable: the docstring of Stage says which
     ("py:class", "Run"),  # what a ResultStream is made of, which nobody but the engine does
     ("py:.*", rf"({_elsewhere})\..*"),  # their documentation would have to be fetched
     ("py:.*", "|".join(name for name in dir(builtins) if name.isidentifier())),

@@ -228,11 +228,7 @@ class _Signature:
         import inspect
 
         init = owner.__init__
-        init = init.write() if hasattr(init, "write") else init
-        try:
-            whole = inspect.signature(init, eval_str=True)
-        except NameError:  # a name that is imported for type checkers alone
-            whole = inspect.signature(init)
+        whole = inspect.signature(init.write() if hasattr(init, "write") else init)
         return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
