@@ -16,6 +16,7 @@ commands are imperatives.  Whoever owns clock and processes feeds the one and ca
 ``splicing``          waiting batches joined for a stage that takes several items at once
 ``stock``             all batches under way, and every figure that follows from them
 ``crew``              the workers: which are there, what each holds, who may run what
+``intake``            what is asked of the source
 ``dispatching``       who gets what next
 ``admission``         how many processes may be at work, as far as memory goes
 ``verdicts``          what becomes of an item that has failed for good

@@ -22,7 +22,7 @@ from mpengine.scheduler.batching import MAX_BATCH
 from mpengine.scheduler.crew import CREDIT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from mpengine.plan import ChainPlan, Plan
     from mpengine.scheduler.batches import Batch
@@ -32,9 +32,20 @@ if TYPE_CHECKING:
 class Backlog:
     """The queues before the chains, oldest first.
 
+    All figures are kept step by step, so that none is ever added up over chains or batches.
+
     Args:
         chains: the plan's chains.
         out_buffer: results that may wait for the consumer where one item may become many.
+
+    Attributes:
+        filled: the chains that something waits before: bit ``n`` of this number is chain ``n``.
+        at_work: the chains that workers hold items of, likewise.
+        waiting: items that wait before each chain.
+        running: items that workers hold.
+        promised: results that workers may still send.
+        alive: items of batches that are not settled, by where they wait; the last are results.
+        limits: for each chain that fans out, how many items may be alive behind it (B2).
     """
 
     def __init__(self, chains: tuple[ChainPlan, ...], out_buffer: int) -> None:
@@ -42,18 +53,27 @@ class Backlog:
         self._chains = chains
         self._queues: list[OrderedDict[int, Batch]] = [OrderedDict() for _ in chains]
         self.out_buffer = out_buffer
+        self._count = 0
+        self.filled = 0
+        self.at_work = 0
         self.waiting = [0] * len(chains)
-        self.running = [0] * len(chains)  # items that workers hold
-        self.promised = [0] * len(chains)  # results that workers may still send
-        self.alive = [0] * (len(chains) + 1)  # items of batches that are not settled, by where they wait
+        self.running = [0] * len(chains)
+        self.promised = [0] * len(chains)
+        self.alive = [0] * (len(chains) + 1)
         self.limits = [
             out_buffer + sum(behind.buffer for behind in chains[chain.index + 1 :]) if chain.fans_out else None
             for chain in chains
         ]
+        self._behind = [0] * len(chains)  # of those with a limit: what is alive behind them
+        self._limited = [
+            [chain.index for chain in chains[:place] if chain.fans_out] for place in range(len(chains) + 1)
+        ]  # for each place: the chains with a limit that it is behind
+        self._buffers_behind = [self._find_buffer_behind(chain) for chain in chains]
+        self._least = [self._find_least(chain) for chain in chains]
 
     def __len__(self) -> int:
         """Return how many batches wait."""
-        return sum(map(len, self._queues))
+        return self._count
 
     def put(self, batch: Batch, *, in_front: bool = False) -> None:
         """Queue ``batch`` before its chain."""
@@ -62,24 +82,46 @@ class Backlog:
         if in_front:
             queue.move_to_end(batch.batch_id, last=False)
         self.waiting[batch.chain] += batch.count
+        self._count += 1
+        self.filled |= 1 << batch.chain
 
     def take(self, batch: Batch) -> None:
         """Take ``batch`` out of its queue."""
-        del self._queues[batch.chain][batch.batch_id]
+        queue = self._queues[batch.chain]
+        del queue[batch.batch_id]
         self.waiting[batch.chain] -= batch.count
+        self._count -= 1
+        if not queue:
+            self.filled ^= 1 << batch.chain
+
+    def grow(self, place: int, items: int) -> None:
+        """So many more ``items`` are alive at a ``place``; fewer if that is negative."""
+        self.alive[place] += items
+        for chain in self._limited[place]:
+            self._behind[chain] += items
+
+    def hold(self, chain: int, items: int, promised: int) -> None:
+        """Workers hold so many more ``items``, of which so many more results may come."""
+        self.running[chain] += items
+        self.promised[chain] += promised
+        if self.running[chain]:
+            self.at_work |= 1 << chain
+
+    def release(self, chain: int, items: int, promised: int) -> None:
+        """Workers hold so many items less."""
+        self.running[chain] -= items
+        self.promised[chain] -= promised
+        if not self.running[chain]:
+            self.at_work &= ~(1 << chain)
 
     def first(self, chain: int) -> Batch | None:
         """Return the oldest batch before ``chain``."""
         queue = self._queues[chain]
         return next(iter(queue.values())) if queue else None
 
-    def following(self, batch: Batch) -> Batch | None:
-        """Return the batch that waits right behind ``batch``, which is mostly the first."""
-        waiting = iter(self._queues[batch.chain].values())
-        for other in waiting:
-            if other is batch:
-                break
-        return next(waiting, None)
+    def from_first(self, chain: int) -> Iterator[Batch]:
+        """Iterate over what waits before ``chain``, oldest first; it must not be changed meanwhile."""
+        return iter(self._queues[chain].values())
 
     def batches(self, chain: int) -> int:
         """Return how many batches wait before ``chain``."""
@@ -88,23 +130,25 @@ class Backlog:
     def room(self, chain: int, share: int = 1) -> int:
         """Return how many results of ``chain`` there is room for (B1, B2), in one part of ``share`` of it (B4)."""
         room = MAX_BATCH
-        buffer = self.buffer_behind(chain)
+        buffer = self._buffers_behind[chain]
         if buffer is not None:
             room = max(1, buffer // share) - self.level(self._chains[chain].following) - self.promised[chain]
         limit = self.limits[chain]
         if limit is not None:
-            room = min(room, max(1, limit // share) - sum(self.alive[chain + 1 :]) - self.promised[chain])
+            room = min(room, max(1, limit // share) - self._behind[chain] - self.promised[chain])
         return max(0, room)
 
     def least(self, chain: int) -> int:
         """Return how much room is worth using (B5)."""
-        bounds = [self.limits[chain], self.buffer_behind(chain), MAX_BATCH]
+        return self._least[chain]
+
+    def _find_least(self, chain: ChainPlan) -> int:
+        bounds = [self.limits[chain.index], self._buffers_behind[chain.index], MAX_BATCH]
         return max(1, min(bound for bound in bounds if bound is not None) // 8)
 
-    def buffer_behind(self, chain: int) -> int | None:
+    def _find_buffer_behind(self, chain: ChainPlan) -> int | None:
         """Return how many items may wait behind ``chain``; None where nothing bounds that but the window."""
-        following = self._chains[chain].following
-        return None if not following or self._chains[chain].joined_by is not None else self.buffer_of(following)
+        return None if not chain.following or chain.joined_by is not None else self.buffer_of(chain.following)
 
     def buffer_of(self, chains: Sequence[int]) -> int:
         """Return how many items may wait before one chain, or be in a mix of several."""

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING
 from mpengine.scheduler.batching import MAX_BATCH, TARGET_S
 from mpengine.scheduler.commands import Dispatch, Resume
 from mpengine.scheduler.lifecycles import BatchState
-from mpengine.scheduler.splicing import neighbours, splice
+from mpengine.scheduler.splicing import can_fill, splice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mpengine.scheduler.admission import Admission
     from mpengine.scheduler.batches import Batch
     from mpengine.scheduler.batching import BatchSizer
     from mpengine.scheduler.commands import Command
-    from mpengine.scheduler.crew import Crew, Worker
+    from mpengine.scheduler.crew import Crew, Muster, Worker
     from mpengine.scheduler.stock import Stock
 
 WORTH_SPLITTING_S = TARGET_S / 8
@@ -56,10 +56,14 @@ class Dispatcher:
         self._stock = stock
         self._crew = crew
         self._sizers = sizers
-        self._depths = tuple(reversed(range(len(sizers))))
         self._mixes = [chain.joins for chain in stock.plan.chains if len(chain.joins) > 1]
         self._chains = stock.plan.chains
         self._plan_fans_out = stock.plan.fans_out
+        self._following = [
+            [sizers[index] for index in chain.following] if chain.joined_by is None else [] for chain in self._chains
+        ]
+        self._threads = sum(worker.bit for worker in crew if worker.only is not None)
+        self._is_personal = False
         self.look_again_at: float | None = None
 
     def commands(self, *, source_ended: bool) -> Iterator[Command]:
@@ -68,28 +72,47 @@ class Dispatcher:
         if not self._has_work():
             return
         is_limited = self._admission.is_limited(self._stock.now)
-        for worker in self._crew.idle():
-            if is_limited and worker.only is None and self._is_enough():
+        if self._crew.idle.members:
+            yield from self._offer(self._crew.idle, is_limited=is_limited, source_ended=source_ended)
+        if not is_limited and self._crew.with_reserve_free.members and self._has_work():
+            yield from self._offer(self._crew.with_reserve_free, is_limited=False, source_ended=source_ended)
+
+    def _offer(self, muster: Muster, *, is_limited: bool, source_ended: bool) -> Iterator[Command]:
+        """Hand out work to some workers, one of each rank asked first, until there is none that any of them can have.
+
+        Who holds the front of the order is asked before all others, since it can have what its like cannot (B3, B4).
+        """
+        refused = 0
+        while left := muster.members & ~refused:
+            if is_limited and self._is_enough():
+                left &= self._threads
+                if not left:
+                    return
+            head = self._stock.order.head
+            worker = self._crew.first_of(left)
+            if head is not None and head.state is BatchState.SUSPENDED and head.worker_id is not None:
+                holder = self._crew[head.worker_id]
+                worker = holder if left & holder.bit else worker
+            command = self._next_for(worker, source_ended=source_ended)
+            if command is None:
+                refused |= worker.bit if self._is_personal else muster.by_rank[worker.rank]
                 continue
-            command = self._next_for(worker, source_ended=source_ended)
-            if command is not None:
-                yield command
-        if is_limited or not self._has_work():
-            return
-        for worker in self._crew.with_reserve_free():
-            command = self._next_for(worker, source_ended=source_ended)
-            if command is not None:
-                yield command
+            yield command
+            if not self._has_work():
+                return
+            refused = 0  # that may have made room
 
     def _is_enough(self) -> bool:
         """Whether as many processes are at work as may be (P8)."""
         return self._crew.active_processes >= self._admission.most(self._stock.now)
 
     def _has_work(self) -> bool:
-        return bool(self._stock.backlog) or self._crew.has_suspended()
+        return self._stock.backlog.filled > 0 or self._crew.suspended > 0
 
     def _next_for(self, worker: Worker, *, source_ended: bool) -> Command | None:
-        if worker.active and worker.has_lone_batch:
+        """Return what ``worker`` is to do; None: nothing, and nor is anybody of its rank, unless that is personal."""
+        self._is_personal = worker.active > 0 and worker.has_lone_batch
+        if self._is_personal:
             return None  # P5; what is put aside could not go on beside anything, so the worker is left to become idle
         for chain in self._chains_for(worker):
             for batch in self._candidates(worker, chain):
@@ -101,34 +124,37 @@ class Dispatcher:
                 return self._send(worker, batch, room, source_ended=source_ended)
         return None
 
-    def _chains_for(self, worker: Worker) -> Sequence[int]:
+    def _chains_for(self, worker: Worker) -> Iterable[int]:
+        """Return the chains of which there is anything, in the order in which ``worker`` is to look at them."""
         if worker.only is not None:
             return (worker.only,)
-        depths = self._depths  # P1
+        filled = self._stock.backlog.filled
+        for chain in worker.rank[3]:
+            filled |= 1 << chain
+        if not (self._mixes or worker.pinned):
+            return _from_the_deepest(filled)
+        depths: Iterable[int] = _from_the_deepest(filled)
         if self._mixes:
-            ranks = self._ranks()
-            depths = tuple(sorted(depths, key=ranks.__getitem__))
-        if not worker.pinned:
-            return depths
+            depths = sorted(depths, key=self._depth)
         return sorted(depths, key=lambda chain: chain not in worker.pinned)  # P2
 
-    def _ranks(self) -> list[tuple[int, int, int]]:
-        """Return where each chain comes: branches of a mix are equally deep, and the oldest items come first (P7)."""
-        ranks = [(-chain, 0, 0) for chain in range(len(self._chains))]
-        for branches in self._mixes:
-            for branch in branches:
-                first = self._stock.backlog.first(branch)
-                if first is not None and first.joint is not None:
-                    ranks[branch] = (-max(branches), first.joint.place.batch_id, first.lo)
-        return ranks
+    def _depth(self, chain: int) -> tuple[int, int, int]:
+        """Return where a chain comes: branches of a mix are equally deep, and the oldest items come first (P7)."""
+        merging = self._chains[chain].joined_by
+        first = None if merging is None else self._stock.backlog.first(chain)
+        if merging is None or first is None or first.joint is None or len(self._chains[merging].joins) == 1:
+            return (-chain, 0, 0)
+        return (-max(self._chains[merging].joins), first.joint.place.batch_id, first.lo)
 
     def _candidates(self, worker: Worker, chain: int) -> Iterator[Batch]:
         """Yield what ``worker`` could go on with in ``chain``, the best first."""
         head = self._stock.order.head
-        suspended = [b for b in worker.held.values() if b.state is BatchState.SUSPENDED and b.chain == chain]
-        yield from sorted(suspended, key=lambda batch: batch is not head)
+        if worker.aside:
+            suspended = [batch for batch in worker.aside.values() if batch.chain == chain]
+            self._is_personal |= any(batch is head for batch in suspended)
+            yield from sorted(suspended, key=lambda batch: batch is not head)
         # What a worker has put aside may wait for room that only other work makes, perhaps this very worker's.
-        is_spent = worker.quota == 0 and len(worker.held) == worker.active
+        is_spent = worker.quota == 0 and not worker.aside
         first = None if is_spent else self._stock.backlog.first(chain)
         if first is None or not self._crew.may_run(worker, chain):
             return
@@ -145,15 +171,17 @@ class Dispatcher:
         joint = batch.joint
         if joint is None or self._crew.size_for(batch.chain) < len(joint.branches):
             return False
-        return any(held.joint is joint and held.chain != batch.chain for held in worker.held.values())
+        is_beside = any(held.joint is joint and held.chain != batch.chain for held in worker.held.values())
+        self._is_personal |= is_beside
+        return is_beside
 
     def _is_filling(self, batch: Batch) -> bool:
         """Whether ``batch`` is less than its stage takes at once, and more of it is about to come (P6)."""
         unit = self._sizers[batch.chain].unit
-        if unit == 1 or not batch.is_plain or neighbours(self._stock, batch, unit) >= unit:
+        if unit == 1 or not batch.is_plain or can_fill(self._stock, batch, unit):
             return False
-        ahead = range(batch.chain)
-        if not any(self._stock.backlog.running[chain] and not self._sizers[chain].is_long for chain in ahead):
+        ahead = self._stock.backlog.at_work & ((1 << batch.chain) - 1)
+        if all(self._sizers[chain].is_long for chain in _from_the_deepest(ahead)):
             return False
         until = batch.since + FILL_S
         if self._stock.now >= until:
@@ -184,7 +212,7 @@ class Dispatcher:
         wanted = self._wanted(batch, room, source_ended=source_ended)
         if worker.quota is not None:
             wanted = min(wanted, worker.quota or 1)
-            worker.quota = max(0, worker.quota - wanted)
+            worker.allow(max(0, worker.quota - wanted))
         if wanted < batch.count:
             self._stock.split(batch, batch.lo + wanted)
         self._crew.pin(worker, batch.chain)
@@ -205,11 +233,10 @@ class Dispatcher:
 
     def _out_size(self, batch: Batch) -> int:
         """Return how many results of ``batch`` the next chain would like to get at once."""
-        chain = self._chains[batch.chain]
-        if not chain.following or chain.joined_by is not None:
-            return MAX_BATCH
-        sizers = [self._sizers[following] for following in chain.following]
-        return min(sizer.size if sizer.learnt else min(sizer.limit, UNLEARNT_CHUNK) for sizer in sizers)
+        size = MAX_BATCH
+        for sizer in self._following[batch.chain]:
+            size = min(size, sizer.size if sizer.learnt else min(sizer.limit, UNLEARNT_CHUNK))
+        return size
 
     def _wanted(self, batch: Batch, room: int, *, source_ended: bool) -> int:
         """Return how many items of ``batch`` are to be sent at once."""
@@ -224,3 +251,11 @@ class Dispatcher:
         if is_scarce and wanted > sizer.unit and wanted * sizer.item_s > WORTH_SPLITTING_S:
             wanted = sizer.in_units(-(-wanted // 2))  # the end is near, and there is less work than workers: share it
         return wanted
+
+
+def _from_the_deepest(chains: int) -> Iterator[int]:
+    """Yield the members of a set of chains, which is a number, the last one first (P1)."""
+    while chains:
+        chain = chains.bit_length() - 1
+        yield chain
+        chains ^= 1 << chain

@@ -11,7 +11,13 @@ from typing import Final, TypeVar
 from mpengine.errors import InternalError
 
 
-class RunState(enum.Enum):
+class _Key(enum.Enum):
+    """A state or a move: its place in memory is its hash, since an Enum's own is Python code and runs for each move."""
+
+    __hash__ = object.__hash__
+
+
+class RunState(_Key):
     """Where a run is."""
 
     PENDING = "pending"
@@ -20,7 +26,7 @@ class RunState(enum.Enum):
     FINISHED = "finished"
 
 
-class RunMove(enum.Enum):
+class RunMove(_Key):
     """What moves a run."""
 
     START = "start"
@@ -28,7 +34,7 @@ class RunMove(enum.Enum):
     SETTLE = "settle everything"
 
 
-class WorkerLife(enum.Enum):
+class WorkerLife(_Key):
     """Where a slot is."""
 
     ABSENT = "absent"
@@ -37,7 +43,7 @@ class WorkerLife(enum.Enum):
     LEAVING = "leaving"
 
 
-class WorkerMove(enum.Enum):
+class WorkerMove(_Key):
     """What moves a slot."""
 
     START = "start"
@@ -46,7 +52,7 @@ class WorkerMove(enum.Enum):
     DIE = "die"
 
 
-class BatchState(enum.Enum):
+class BatchState(_Key):
     """Who owns a batch (K4): exactly one of a backlog, one worker, the consumer's side, a handler, the books."""
 
     QUEUED = "queued"
@@ -59,7 +65,7 @@ class BatchState(enum.Enum):
     SETTLED = "settled"
 
 
-class BatchMove(enum.Enum):
+class BatchMove(_Key):
     """What moves a batch."""
 
     DISPATCH = "dispatch"

@@ -120,12 +120,12 @@ class ArrivalOrder:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._ready: list[Batch] = []
+        self._ready: dict[int, Batch] = {}
 
     def append(self, batch: Batch) -> None:
         """See ``Order``; only results matter here."""
         if batch.state is BatchState.READY:
-            self._ready.append(batch)
+            self._ready[batch.batch_id] = batch
 
     def insert(self, batches: Iterable[Batch], *, ahead_of: Batch) -> None:  # noqa: ARG002 - there is no place to keep
         """See ``Order``."""
@@ -138,13 +138,12 @@ class ArrivalOrder:
 
     def remove(self, batch: Batch) -> None:
         """See ``Order``."""
-        if batch in self._ready:
-            self._ready.remove(batch)
+        self._ready.pop(batch.batch_id, None)
 
     def pop_ready(self) -> Iterator[Batch]:
         """See ``Order``."""
-        ready, self._ready = self._ready, []
-        yield from ready
+        ready, self._ready = self._ready, {}
+        yield from ready.values()
 
     @property
     def head(self) -> Batch | None:

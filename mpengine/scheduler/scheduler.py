@@ -19,11 +19,11 @@ from mpengine.policies import ErrorPolicy
 from mpengine.records import dataclass, replace
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.admission import Admission
-from mpengine.scheduler.backlog import lead_bound
 from mpengine.scheduler.batching import MAX_BATCH, BatchSizer
-from mpengine.scheduler.crew import CREDIT, Crew
+from mpengine.scheduler.crew import Crew
 from mpengine.scheduler.deaths import Deaths
 from mpengine.scheduler.dispatching import Dispatcher
+from mpengine.scheduler.intake import Intake
 from mpengine.scheduler.lifecycles import RUN, RunMove, RunState, WorkerLife, WorkerMove, follow
 from mpengine.scheduler.reports import is_possible
 from mpengine.scheduler.stock import Stock
@@ -87,14 +87,13 @@ class Scheduler:
         caps = [None if chain.seats else chain.workers for chain in chains]
         self.crew = Crew(settings.workers, caps, [chain.seats for chain in chains])
         self.sizers = [BatchSizer(min(MAX_BATCH, chain.buffer), chain.unit) for chain in plan.chains]
-        self.window = lead_bound(plan, settings)
-        self.requested = 0
-        self.source_ended = False
         self.started_at = 0.0
         self._source_failure: events.SourceFailed | None = None
-        self._may_retire = settings.max_items is not None
         self._admission = Admission(self.crew, self.stock.batches)
+        self._intake = Intake(settings, self.stock, self.crew, self.sizers, self._admission)
         self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers, self._admission)
+        self._policies = plan.policies
+        self._last_stage = len(plan.stages) - 1
         self._out: list[Command] = []
         self._verdicts = Verdicts(plan, self.stock, self._out)
         self._deaths = Deaths(plan, self.stock, self._verdicts, self._out, settings.crash_retries, self._admission)
@@ -139,6 +138,16 @@ class Scheduler:
         return out
 
     @property
+    def requested(self) -> int:
+        """Items that the source was asked for and that have not come."""
+        return self._intake.requested
+
+    @property
+    def window(self) -> int:
+        """How many items the source may ever be ahead of what has left."""
+        return self._intake.window
+
+    @property
     def look_again_at(self) -> float | None:
         """When it wants to be told that time has passed, should nothing else happen; None when it does not."""
         return self._dispatcher.look_again_at if self.state is RunState.RUNNING else None
@@ -172,7 +181,7 @@ class Scheduler:
             self._out.append(commands.StartWorker(worker.worker_id))
 
     def _on_source_packed(self, event: events.SourcePacked) -> None:
-        self.requested = max(0, self.requested - event.pulled)
+        self._intake.came(event.pulled)
         indices, families = self.stock.admit(event.pulled)
         if self.state is not RunState.RUNNING:  # pulled while the run was being cancelled (S3)
             self.stock.add_source(events.Chunk(event.payload, event.pulled), indices, families)
@@ -195,13 +204,11 @@ class Scheduler:
         self.stock.release(families)
 
     def _on_source_ended(self, event: events.SourceEnded) -> None:  # noqa: ARG002 - the table of handlers wants it
-        self.source_ended = True
-        self.requested = 0
+        self._intake.end()
 
     def _on_source_failed(self, event: events.SourceFailed) -> None:
         """What came before the failure is still run and delivered, as a plain loop over the source would have done."""
-        self.source_ended = True
-        self.requested = 0
+        self._intake.end()
         self._source_failure = event
 
     def _cancel(self, reason: str, error: Any = None, failure: commands.ReportFailure | None = None) -> None:
@@ -216,10 +223,12 @@ class Scheduler:
     def _advance(self) -> None:
         """Do whatever has become possible."""
         self._hand_over()
-        self._out.extend(self._dispatcher.commands(source_ended=self.source_ended))
+        self._out.extend(self._dispatcher.commands(source_ended=self._intake.has_ended))
         self._retire()
-        if not self.source_ended:
-            self._pull()
+        if not self._intake.has_ended:
+            ask = self._intake.ask()
+            if ask is not None:
+                self._out.append(ask)
         elif self.stock.batches:
             return
         elif self._source_failure is not None:
@@ -230,47 +239,16 @@ class Scheduler:
 
     def _retire(self) -> None:
         """Have processes replaced that have done as much as one may, as long as there is anything left to do."""
-        if not self._may_retire or (self.source_ended and not self.stock.batches):
+        if self._intake.has_ended and not self.stock.batches:
             return
-        for worker in self.crew:
-            if worker.is_spent:
-                worker.move(WorkerMove.RETIRE)
-                self._out.append(commands.RetireWorker(worker.worker_id))
+        while self.crew.spent:
+            worker = self.crew.first_of(self.crew.spent)
+            worker.move(WorkerMove.RETIRE)
+            self._out.append(commands.RetireWorker(worker.worker_id))
 
     def _hand_over(self) -> None:
         for batch in self.stock.hand_over():
             self._out.append(commands.Deliver(batch.batch_id, batch.payload, batch.lo, batch.hi, batch.origin))
-
-    def _pull(self) -> None:
-        """Ask the source for what the first chain can use (S2)."""
-        settings, entrance = self.settings, self.plan.entrance
-        if self._admission.is_tight and (self.stock.open_items or self.requested):
-            return
-        sizer = min((self.sizers[chain] for chain in entrance), key=lambda sizer: sizer.size)
-        buffer = self.backlog.buffer_of(entrance)
-        size = min(sizer.size, self.backlog.at_once(entrance))
-        under_way = self.stock.open_items + self.requested
-        waiting = self.backlog.level(entrance) + self.requested
-        takers = max(map(self.crew.size_for, entrance)) * CREDIT
-        room = min(takers * size, buffer) - waiting
-        room = min(room, self.window - under_way)
-        if sizer.item_bytes and under_way:
-            free = (settings.max_bytes - self.stock.held_bytes) / sizer.item_bytes
-            room = min(room, int(free) - self.requested)
-        if settings.length is not None:  # smaller towards the end, so that no worker idles
-            remaining = settings.length - self.ledger.source_items - self.requested
-            size = min(size, sizer.in_units(-(-remaining // takers)))
-            if remaining > 0:
-                room = min(room, remaining)
-                size = min(size, remaining)
-            elif self.requested:
-                return  # what was asked for is to come first; then one more, which tells whether that was the end
-            else:
-                room, size = min(room, 1), 1
-        if room >= size:  # never less than a batch: a window that opens by crumbs would end in batches of crumbs
-            room -= room % size
-            self.requested += room
-            self._out.append(commands.PullSource(room, size))
 
     # ------------------------------------------------------------------ workers
 
@@ -280,15 +258,13 @@ class Scheduler:
             return  # left from an earlier run, and no use in this one, which has no stage for processes
         self._deaths.note_greeting()
         worker.move(WorkerMove.GREET)
-        worker.quota = None
-        if self.settings.max_items is not None and worker.only is None:
-            worker.quota = max(0, self.settings.max_items - event.items)
+        is_counted = self.settings.max_items is not None and worker.only is None
+        worker.allow(max(0, (self.settings.max_items or 0) - event.items) if is_counted else None)
 
     def _on_worker_bloated(self, event: events.WorkerBloated) -> None:
         worker = self.crew[event.worker_id]
         if worker.is_ready:
-            worker.quota = 0
-            self._may_retire = True
+            worker.allow(0)
 
     def _on_worker_died(self, event: events.WorkerDied) -> None:
         worker = self.crew[event.worker_id]
@@ -297,7 +273,7 @@ class Scheduler:
         was_ready, was_leaving = worker.is_ready, worker.life is WorkerLife.LEAVING
         worker.move(WorkerMove.DIE)
         worker.deaths += not was_leaving
-        held = self.crew.empty(worker)
+        held = worker.let_go()
         if self.state is RunState.RUNNING:
             self._deaths.take_in(worker, held, event, was_ready=was_ready or was_leaving)
 
@@ -318,7 +294,7 @@ class Scheduler:
         if worker.is_distrusted:
             return
         if batch is None or not is_possible(event, batch, self.plan.chains[batch.chain]):
-            worker.is_distrusted = True
+            worker.distrust()
             self._out.append(commands.KillWorker(worker.worker_id, f"it reports what cannot be of {batch}: {event}"))
             return
         given = sum(chunk.count for chunk in event.chunks)
@@ -336,7 +312,7 @@ class Scheduler:
             stage = chain.first_stage + failure.stage
             self.ledger.note_ending(stage, failure.how)
             error = self._verdicts.judge_in(batch, stage, failure, event.worker_id)
-            if error is not None or self.plan.policies[stage] is ErrorPolicy.RAISE:
+            if error is not None or self._policies[stage] is ErrorPolicy.RAISE:
                 errors.append((failure.position, error))
         behind = self.stock.add_results(batch, event.chunks, errors)
         if event.failures or event.kill is not None:
@@ -347,8 +323,7 @@ class Scheduler:
         if event.progress is events.Progress.SUSPENDED:
             self.stock.suspend(batch, worker)
         elif event.progress is events.Progress.DONE:
-            worker.active -= 1
-            del worker.held[batch.batch_id]
+            worker.finish(batch)
             self.stock.settle(batch)
         if event.kill is not None:
             self._heed_failures()  # they came first
@@ -374,10 +349,11 @@ class Scheduler:
         batch = self.stock.batches.get(event.batch_id)
         if batch is None:
             return  # refused meanwhile, by somebody who closed the run over the consumer's head
-        last = len(self.plan.stages) - 1
+        last = self._last_stage
         failures = event.failures
-        self.ledger.unpackable(last, len(failures))
-        stand_in = self.plan.policies[last] is ErrorPolicy.EMIT  # the consumer has put the errors where they belong
+        if failures:
+            self.ledger.unpackable(last, len(failures))
+        stand_in = self._policies[last] is ErrorPolicy.EMIT  # the consumer has put the errors where they belong
         self.ledger.deliver(batch, batch.count if stand_in else batch.count - len(failures))
         for failure in failures:
             index = batch.origin[failure.position]

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from mpengine.scheduler.batches import Batch
 from mpengine.scheduler.lifecycles import BatchState
 from mpengine.scheduler.payloads import Spliced
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mpengine.scheduler.stock import Stock
 
 
 def splice(stock: Stock, batch: Batch, wanted: int) -> Batch:
     """Join ``batch``, which is queued, with its queued neighbours, for up to ``wanted`` items."""
-    members = [batch]
-    total = batch.count
-    while total < wanted and (following := _neighbour(stock, members[-1])) is not None:
-        if total + following.count > wanted:
-            stock.split(following, following.lo + wanted - total)
-        members.append(following)
-        total += following.count
+    members = []
+    total = 0
+    for member in _run_from(stock, batch):
+        members.append(member)
+        total += member.count
+        if total >= wanted:
+            break
+    if total > wanted:
+        stock.split(members[-1], members[-1].hi - (total - wanted))
+        total = wanted
     if len(members) == 1:
         return batch
     parts = tuple(part for member in members for part in _parts_of(member))
@@ -37,20 +43,36 @@ def splice(stock: Stock, batch: Batch, wanted: int) -> Batch:
     return joined
 
 
-def neighbours(stock: Stock, batch: Batch, wanted: int) -> int:
-    """Return how many items ``splice`` would join, or ``wanted`` if there are more."""
-    total, last = batch.count, batch
-    while total < wanted and (following := _neighbour(stock, last)) is not None:
-        total, last = total + following.count, following
-    return min(total, wanted)
+def can_fill(stock: Stock, batch: Batch, wanted: int) -> bool:
+    """Whether ``splice`` would find ``wanted`` items to join."""
+    if stock.backlog.waiting[batch.chain] < wanted:
+        return False
+    total = 0
+    for member in _run_from(stock, batch):
+        total += member.count
+        if total >= wanted:
+            return True
+    return False
 
 
-def _neighbour(stock: Stock, batch: Batch) -> Batch | None:
-    """Return the queued batch whose items come right behind those of ``batch``, if there is one to be joined."""
-    following = batch.behind if stock.ordered else stock.backlog.following(batch)
-    if following is None or following.state is not BatchState.QUEUED or following.chain != batch.chain:
-        return None
-    return following if following.is_plain else None
+def _run_from(stock: Stock, batch: Batch) -> Iterator[Batch]:
+    """Yield ``batch``, and what is queued right behind it for as long as it can be joined."""
+    yield batch
+    if stock.ordered:
+        following = batch.behind
+        while _is_mate(following, batch):
+            yield following
+            following = following.behind
+        return
+    waiting = stock.backlog.from_first(batch.chain)
+    for other in waiting:
+        if other is batch:  # which is mostly the first
+            break
+    yield from takewhile(lambda other: _is_mate(other, batch), waiting)
+
+
+def _is_mate(other: Batch | None, batch: Batch) -> TypeGuard[Batch]:
+    return other is not None and other.state is BatchState.QUEUED and other.chain == batch.chain and other.is_plain
 
 
 def _parts_of(batch: Batch) -> list[tuple[Any, int, int]]:

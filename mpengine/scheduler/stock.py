@@ -230,7 +230,7 @@ class Stock:
         """Keep ``batch`` from now on, and count it; return it."""
         self.batches[batch.batch_id] = batch
         batch.since = batch.since or self.now
-        self.backlog.alive[batch.chain] += batch.count
+        self.backlog.grow(batch.chain, batch.count)
         self.held_bytes += batch.size_bytes
         for family in batch.families:
             family.live += 1
@@ -246,22 +246,21 @@ class Stock:
         batch.move(BatchMove.DISPATCH)
         batch.worker_id = worker.worker_id
         batch.budget = budget
-        worker.held[batch.batch_id] = batch
-        worker.active += 1
+        worker.take(batch)
         self._hold(batch)
 
     def resume(self, batch: Batch, worker: Worker, budget: int) -> None:
         """A worker goes on with ``batch``, which it had put aside."""
         batch.move(BatchMove.RESUME)
         batch.budget = budget
-        worker.active += 1
+        worker.take_up(batch)
         self._hold(batch)
 
     def suspend(self, batch: Batch, worker: Worker) -> None:
         """A worker puts ``batch`` aside."""
         self._release(batch)
         batch.move(BatchMove.SUSPEND)
-        worker.active -= 1
+        worker.put_aside(batch)
 
     def requeue(self, batch: Batch) -> None:
         """The worker that held ``batch`` is gone."""
@@ -298,7 +297,7 @@ class Stock:
             self.new_id(), batch.chain, batch.payload, batch.origin, at, batch.hi, batch.size_bytes - weight,
             careful=batch.careful, families=batch.families, joint=batch.joint,
         )  # fmt: skip
-        self.backlog.alive[batch.chain] -= rest.count
+        self.backlog.grow(batch.chain, -rest.count)
         self.held_bytes -= rest.size_bytes
         batch.hi, batch.size_bytes = at, weight
         self.adopt(rest)
@@ -309,13 +308,11 @@ class Stock:
         return rest
 
     def _hold(self, batch: Batch) -> None:
-        self.backlog.running[batch.chain] += batch.count
-        self.backlog.promised[batch.chain] += self._promise(batch)
+        self.backlog.hold(batch.chain, batch.count, self._promise(batch))
 
     def _release(self, batch: Batch) -> None:
         if batch.state is BatchState.IN_FLIGHT:
-            self.backlog.running[batch.chain] -= batch.count
-            self.backlog.promised[batch.chain] -= self._promise(batch)
+            self.backlog.release(batch.chain, batch.count, self._promise(batch))
 
     def _promise(self, batch: Batch) -> int:
         """Return how many results ``batch`` may still bring before its worker asks again."""
@@ -326,7 +323,7 @@ class Stock:
             weight = batch.size_bytes * count // batch.count
             batch.size_bytes -= weight
             self.held_bytes -= weight
-            self.backlog.alive[batch.chain] -= count
+            self.backlog.grow(batch.chain, -count)
             batch.lo += count
 
     # ------------------------------------------------------------------ going out
@@ -341,7 +338,7 @@ class Stock:
         self.order.remove(batch)
         batch.move(BatchMove.SETTLE)
         del self.batches[batch.batch_id]
-        self.backlog.alive[batch.chain] -= batch.count
+        self.backlog.grow(batch.chain, -batch.count)
         self.held_bytes -= batch.size_bytes
         if batch.joint is not None and batch.joint.place is not batch:
             batch.joint.open -= 1

@@ -31,6 +31,7 @@ class Watch:
         assert scheduler.version % 2 == 0
         check_places(self.world)
         check_figures(scheduler)
+        check_crew(scheduler.crew)
         if scheduler.state is RunState.RUNNING:
             check_workers(self.world)
             self._check_bounds(died=died)
@@ -118,12 +119,54 @@ def check_figures(scheduler):
         assert backlog.promised[number] == count(BatchState.IN_FLIGHT, chain=number, what=promise)
     for number in range(len(chains) + 1):
         assert backlog.alive[number] == count(*BatchState, chain=number)
+    assert backlog.filled == sum(1 << number for number, queue in enumerate(backlog._queues) if queue)
+    assert backlog.at_work == sum(1 << number for number, items in enumerate(backlog.running) if items)
+    for chain in chains:
+        is_limited = backlog.limits[chain.index] is not None
+        assert backlog._behind[chain.index] == (sum(backlog.alive[chain.index + 1 :]) if is_limited else 0)
     assert stock.held_bytes == sum(batch.size_bytes for batch in batches)
     assert stock.taken == count(BatchState.TAKEN, chain=len(chains))
     assert all(batch.count >= 0 and batch.size_bytes >= 0 and batch.budget >= 0 for batch in batches)
     assert scheduler.requested >= 0
     live = Counter(family for batch in batches for family in batch.families)
     assert all(family.live == number for family, number in live.items())
+
+
+def check_crew(crew):
+    """W1: the crew's counts and sets are what looking through all workers gives."""
+    workers = list(crew)
+    ready = [worker for worker in workers if worker.is_ready]
+    busy = [worker for worker in workers if worker.active]
+    assert crew.ready == len(ready)
+    assert crew.busy == len(busy)
+    assert crew.active_processes == sum(worker.only is None for worker in busy)
+    assert crew.open == sum(worker.is_open for worker in workers)
+    assert crew.suspended == sum(len(worker.held) > worker.active for worker in workers)
+    assert crew.spent == sum(worker.bit for worker in workers if worker.is_spent)
+    idle = [worker for worker in ready if not worker.active]
+    assert_mustered(crew.idle, idle)
+    assert_mustered(crew.with_reserve_free, [worker for worker in ready if 0 < worker.active < CREDIT])
+    pins = Counter(len(worker.pinned) for worker in ready if worker.only is None)
+    assert pins == Counter({number: count for number, count in crew._by_pins.items() if number >= 0})
+    for chain in range(len(crew._caps)):
+        assert crew.idle_count(chain) == sum(crew._is_for(worker, chain) for worker in idle)
+        assert crew.size_for(chain) == sum(crew._is_for(worker, chain) for worker in workers)
+        assert crew._pinned[chain] == {worker.worker_id for worker in workers if chain in worker.pinned}
+    for worker in workers:
+        assert worker.aside.items() <= worker.held.items()
+        assert len(worker.aside) + worker.active == len(worker.held)
+        assert all(batch.state in (BatchState.SUSPENDED, BatchState.SETTLED) for batch in worker.aside.values())
+        assert worker.has_lone_batch == any(batch.is_alone for batch in worker.held.values())
+
+
+def assert_mustered(muster, workers):
+    ranks = {worker.rank for worker in workers}
+    assert muster.members == sum(worker.bit for worker in workers)
+    assert muster.by_rank == {rank: sum(w.bit for w in workers if w.rank == rank) for rank in ranks}
+    assert +muster.count == Counter(worker.only for worker in workers)
+    for worker in workers:
+        aside = frozenset(batch.chain for batch in worker.aside.values())
+        assert worker.rank == (worker.only, frozenset(worker.pinned), worker.quota == 0, aside)
 
 
 def check_workers(world):

@@ -249,16 +249,18 @@ def test_b3_the_front_of_the_order_goes_on_where_everything_is_full_and_at_rest(
 
     assert (before.chain, before.origin[before.lo]) == (1, 0)
     assert (1, 1) in run
-    backlog.alive[1] += 50  # there is no room at all any more, in the books at least
+    backlog.grow(1, 50)  # there is no room at all any more, in the books at least
     assert backlog.room(1) <= 1
     assert world.scheduler._dispatcher._room(before) == 0  # somebody is at work, so room may still come
     busy = {worker: worker.active for worker in world.scheduler.crew}
     for worker in busy:
         worker.active = 0
+        world.scheduler.crew.place(worker)
     assert world.scheduler._dispatcher._room(before) == 1
     for worker, active in busy.items():
         worker.active = active
-    backlog.alive[1] -= 50
+        world.scheduler.crew.place(worker)
+    backlog.grow(1, -50)
 
 
 def test_b4_only_the_front_of_the_order_may_fill_a_bound():
@@ -267,9 +269,9 @@ def test_b4_only_the_front_of_the_order_may_fill_a_bound():
     backlog = world.scheduler.backlog
 
     assert (backlog.room(0), backlog.room(0, share=2)) == (40, 20)
-    backlog.alive[1] += 90
+    backlog.grow(1, 90)
     assert (backlog.room(0), backlog.room(0, share=2)) == (10, 0)
-    backlog.alive[1] -= 90
+    backlog.grow(1, -90)
 
 
 def test_b5_room_that_opens_by_crumbs_is_not_used_by_crumbs():
@@ -326,6 +328,7 @@ def test_near_the_end_what_is_left_is_shared_among_those_with_nothing_to_do():
     worker = world.scheduler.crew[1]
     world.workers[1].state = "ready"
     worker.life = type(worker.life).READY  # both are there before either gets anything
+    world.scheduler.crew.place(worker)
 
     world.greet(0)
 
@@ -340,6 +343,7 @@ def test_what_is_hardly_any_work_is_not_worth_sharing():
     worker = world.scheduler.crew[1]
     world.workers[1].state = "ready"
     worker.life = type(worker.life).READY
+    world.scheduler.crew.place(worker)
 
     world.greet(0)
 

@@ -8,7 +8,7 @@ import pytest
 
 from mpengine.errors import InternalError
 from mpengine.scheduler.batches import Batch
-from mpengine.scheduler.crew import Worker
+from mpengine.scheduler.crew import Crew
 from mpengine.scheduler.lifecycles import (
     BATCH,
     RUN,
@@ -60,7 +60,7 @@ def test_a_batch_that_cannot_move_stays_as_it_is_and_is_shown():
 
 
 def test_a_worker_greets_only_while_it_starts():
-    worker = Worker(5)
+    worker = Crew(6, [None])[5]
 
     with pytest.raises(InternalError, match=r"ABSENT cannot say hello.*worker_id=5"):
         worker.move(WorkerMove.GREET)

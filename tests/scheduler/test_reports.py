@@ -109,7 +109,7 @@ def test_a_report_on_a_batch_that_was_put_aside_is_refused():
     world, dispatch = with_batch(fans_out=True)
     world.scheduler.stock.taken = 9  # the consumer is behind, so that it stays put aside
     aside = done(dispatch, progress=Progress.SUSPENDED, consumed=0, chunks=(), tallies=(Tally(),))
-    world.scheduler.backlog.alive[1] = 99  # so many results wait for it
+    world.scheduler.backlog.grow(1, 99)  # so many results wait for it
     world.scheduler.handle(aside)
 
     assert ends_its_worker(world.scheduler.handle(replace(aside, progress=Progress.MORE)))

@@ -1,0 +1,91 @@
+"""What is asked of the source: no more than the first chain can use, never more than the window has room for (S2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpengine.scheduler.backlog import lead_bound
+from mpengine.scheduler.commands import PullSource
+from mpengine.scheduler.crew import CREDIT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mpengine.scheduler.admission import Admission
+    from mpengine.scheduler.batching import BatchSizer
+    from mpengine.scheduler.crew import Crew
+    from mpengine.scheduler.scheduler import Settings
+    from mpengine.scheduler.stock import Stock
+
+
+class Intake:
+    """Asks the source for items.
+
+    Args:
+        settings: see ``Settings``.
+        stock: the batches.
+        crew: the workers.
+        sizers: for each chain, how large its batches ought to be.
+        admission: whether there is hardly any memory left.
+
+    Attributes:
+        window: how many items may be under way, those asked for included.
+        requested: items that were asked for and have not come.
+        has_ended: whether no more will come.
+    """
+
+    def __init__(
+        self, settings: Settings, stock: Stock, crew: Crew, sizers: Sequence[BatchSizer], admission: Admission
+    ) -> None:
+        """Begin with nothing asked for."""
+        plan = stock.plan
+        self._settings = settings
+        self._stock = stock
+        self._admission = admission
+        self._entrance = plan.entrance
+        self._sizers = [sizers[chain] for chain in self._entrance]
+        self._buffer = stock.backlog.buffer_of(self._entrance)
+        self._at_once = stock.backlog.at_once(self._entrance)
+        self._takers = max(map(crew.size_for, self._entrance)) * CREDIT
+        self.window = lead_bound(plan, settings)
+        self.requested = 0
+        self.has_ended = False
+
+    def came(self, items: int) -> None:
+        """The source gave ``items``."""
+        self.requested = max(0, self.requested - items)
+
+    def end(self) -> None:
+        """No more will come, not even what was asked for."""
+        self.has_ended = True
+        self.requested = 0
+
+    def ask(self) -> PullSource | None:
+        """Return what is to be asked for now, if anything is."""
+        stock, settings = self._stock, self._settings
+        if self._admission.is_tight and (stock.open_items or self.requested):
+            return None
+        sizer = self._sizers[0] if len(self._sizers) == 1 else min(self._sizers, key=lambda sizer: sizer.size)
+        size = min(sizer.size, self._at_once)
+        under_way = stock.open_items + self.requested
+        waiting = stock.backlog.level(self._entrance) + self.requested
+        room = min(self._takers * size, self._buffer) - waiting
+        room = min(room, self.window - under_way)
+        if sizer.item_bytes and under_way:
+            free = (settings.max_bytes - stock.held_bytes) / sizer.item_bytes
+            room = min(room, int(free) - self.requested)
+        if settings.length is not None:  # smaller towards the end, so that no worker idles
+            remaining = settings.length - stock.ledger.source_items - self.requested
+            size = min(size, sizer.in_units(-(-remaining // self._takers)))
+            if remaining > 0:
+                room = min(room, remaining)
+                size = min(size, remaining)
+            elif self.requested:
+                return None  # what was asked for is to come first; then one more, which tells whether that was the end
+            else:
+                room, size = min(room, 1), 1
+        if room < size:  # never less than a batch: a window that opens by crumbs would end in batches of crumbs
+            return None
+        room -= room % size
+        self.requested += room
+        return PullSource(room, size)
