@@ -2,6 +2,12 @@
 
 A batch ought to be about ``TARGET_S`` of work: long enough that handing it over costs nothing in comparison (measured:
 6 to 40 microseconds a batch), short enough that results flow and that workers end at the same time.
+
+Z1. Costs that rise are followed at once, and those that fall over a hundred batches or so: a batch that is too short
+    costs microseconds, while one that is too long holds items up behind the slow one that nobody has foreseen.
+Z2. With many workers batches are longer, so that the coordinator has ``PARENT_S`` for each of them.
+Z3. Where a batch would have to wait long in reserve, there is none.  It waits for what is left of the one before, and
+    the longer that one takes the likelier it is to be met: so half of the mean square over the mean, not half the mean.
 """
 
 from __future__ import annotations
@@ -9,10 +15,17 @@ from __future__ import annotations
 from mpengine.records import dataclass
 
 TARGET_S = 0.025
+PARENT_S = 100e-6
 MAX_BATCH = 16_384
 MAX_BATCH_BYTES = 1 << 22
 GROWTH = 16
 FORGET = 0.75
+FORGET_SLOWLY = 0.99
+
+
+def target_for(workers: int) -> float:
+    """Return how much work a batch ought to be, with so many workers (Z2)."""
+    return max(TARGET_S, workers * PARENT_S)
 
 
 @dataclass(slots=True)
@@ -22,17 +35,26 @@ class BatchSizer:
     Attributes:
         limit: never more items than this.
         unit: a multiple of so many, where that can be had.
+        target_s: a batch ought to take so long.
         size: how many items make a batch now.
         learnt: whether anything was learnt yet.
+        item_s: seconds an item takes, as far as is known; 0 before anything is.
+        is_long: whether a batch takes, or may take, so long that one in reserve saves nothing and holds items up.
     """
 
     limit: int = MAX_BATCH
     unit: int = 1
+    target_s: float = TARGET_S
     size: int = 1
     learnt: bool = False
+    item_s: float = 0.0
+    is_long: bool = True
     _items: float = 0.0
     _seconds: float = 0.0
     _bytes: float = 0.0
+    _more_items: float = 0.0  # these are forgotten slowly
+    _more_seconds: float = 0.0
+    _squares: float = 0.0
 
     def __post_init__(self) -> None:
         """Begin with one unit."""
@@ -46,34 +68,30 @@ class BatchSizer:
     def learn(self, items: int, seconds: float, size_bytes: int) -> None:
         """Take in what a batch has cost.
 
-        Old figures fade by ``FORGET`` a batch, weighed by items, so that one slow item among quick ones counts for what
-        it is and a cost that changes mid-run is followed within a few batches.
+        Old figures fade a batch, weighed by items, so that one slow item among quick ones counts for what it is.
         """
         if items <= 0:
             self._seconds += seconds  # of an item that is not through yet, and that counts once it is
+            self._more_seconds += seconds
             return
         self.learnt = True
         self._items = self._items * FORGET + items
         self._seconds = self._seconds * FORGET + seconds
         self._bytes = self._bytes * FORGET + size_bytes
+        self._more_items = self._more_items * FORGET_SLOWLY + items
+        self._more_seconds = self._more_seconds * FORGET_SLOWLY + seconds
+        self._squares = self._squares * FORGET_SLOWLY + seconds * seconds
+        self.item_s = max(self._seconds / self._items, self._more_seconds / self._more_items)  # Z1
         wanted = self.limit
-        if self._seconds > 0:
-            wanted = min(wanted, int(TARGET_S * self._items / self._seconds))
+        if self.item_s > 0:
+            wanted = min(wanted, int(self.target_s / self.item_s))
         if self._bytes > 0:
             wanted = min(wanted, int(MAX_BATCH_BYTES * self._items / self._bytes))
         self.size = self.in_units(min(wanted, self.size * GROWTH))
-
-    @property
-    def item_s(self) -> float:
-        """Seconds an item takes, as far as is known; 0 before anything is."""
-        return self._seconds / self._items if self._items else 0.0
+        reserve_s = self._squares / (2 * self._more_seconds) if self._more_seconds else 0.0  # Z3
+        self.is_long = self.item_s * self.size > 2 * self.target_s or reserve_s > 2 * self.target_s
 
     @property
     def item_bytes(self) -> float:
         """Bytes an item weighs, as far as is known; 0 before anything is."""
         return self._bytes / self._items if self._items else 0.0
-
-    @property
-    def is_long(self) -> bool:
-        """Whether a batch takes, or may take, so long that one in reserve saves nothing and may hold an item up."""
-        return not self.learnt or self.item_s * self.size > 2 * TARGET_S

@@ -10,6 +10,8 @@ P6. Where a stage takes several items at once, what waits is joined until it has
 P7. The branches of a mix take turns, so that one item is in all of them at the same time.  Where there are as many
     workers as branches, none has one in reserve behind another one of the same items.
 P8. Where memory allows fewer processes at work than there are, only as many get something, and nothing in reserve.
+P9. Near the end, when the source has and hardly any batch waits, they are cut to a share each, and nobody has one in
+    reserve: who is through first takes the next.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from mpengine.scheduler.batching import MAX_BATCH, TARGET_S
 from mpengine.scheduler.commands import Dispatch, Resume
+from mpengine.scheduler.crew import CREDIT
 from mpengine.scheduler.lifecycles import BatchState
 from mpengine.scheduler.splicing import can_fill, splice
 
@@ -74,7 +77,8 @@ class Dispatcher:
         is_limited = self._admission.is_limited(self._stock.now)
         if self._crew.idle.members:
             yield from self._offer(self._crew.idle, is_limited=is_limited, source_ended=source_ended)
-        if not is_limited and self._crew.with_reserve_free.members and self._has_work():
+        is_scarce = is_limited or (source_ended and len(self._stock.backlog) < self._crew.ready)  # P8, P9
+        if not is_scarce and self._crew.with_reserve_free.members and self._has_work():
             yield from self._offer(self._crew.with_reserve_free, is_limited=False, source_ended=source_ended)
 
     def _offer(self, muster: Muster, *, is_limited: bool, source_ended: bool) -> Iterator[Command]:
@@ -246,10 +250,10 @@ class Dispatcher:
         sizer = self._sizers[batch.chain]
         if wanted >= 2 * sizer.size:
             wanted = sizer.size
-        waiting = len(self._stock.backlog)
-        is_scarce = source_ended and waiting < self._crew.idle_count(batch.chain)
-        if is_scarce and wanted > sizer.unit and wanted * sizer.item_s > WORTH_SPLITTING_S:
-            wanted = sizer.in_units(-(-wanted // 2))  # the end is near, and there is less work than workers: share it
+        takers = CREDIT * self._crew.size_for(batch.chain)
+        if source_ended and wanted > sizer.unit and sizer.item_s and len(self._stock.backlog) <= takers:  # P9
+            share = max(-(-self._stock.backlog.waiting[batch.chain] // takers), int(WORTH_SPLITTING_S / sizer.item_s))
+            wanted = min(wanted, sizer.in_units(share))
         return wanted
 
 

@@ -19,7 +19,7 @@ from mpengine.policies import ErrorPolicy
 from mpengine.records import dataclass, replace
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.admission import Admission
-from mpengine.scheduler.batching import MAX_BATCH, BatchSizer
+from mpengine.scheduler.batching import MAX_BATCH, BatchSizer, target_for
 from mpengine.scheduler.crew import Crew
 from mpengine.scheduler.deaths import Deaths
 from mpengine.scheduler.dispatching import Dispatcher
@@ -86,7 +86,10 @@ class Scheduler:
         chains = plan.chains
         caps = [None if chain.seats else chain.workers for chain in chains]
         self.crew = Crew(settings.workers, caps, [chain.seats for chain in chains])
-        self.sizers = [BatchSizer(min(MAX_BATCH, chain.buffer), chain.unit) for chain in plan.chains]
+        self.sizers = [
+            BatchSizer(min(MAX_BATCH, chain.buffer), chain.unit, target_for(self.crew.size_for(chain.index)))
+            for chain in plan.chains
+        ]
         self.started_at = 0.0
         self._source_failure: events.SourceFailed | None = None
         self._admission = Admission(self.crew, self.stock.batches)

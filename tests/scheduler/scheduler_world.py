@@ -582,6 +582,7 @@ def begin(shape, *, greets=True, size=1, knows_cost=True):
     for sizer in world.scheduler.sizers:
         sizer.size = size
         sizer.learnt = knows_cost
+        sizer.is_long = not knows_cost
     world.tell(events.RunStarted)
     for number in range(shape.workers if greets else 0):
         world.greet(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpengine.scheduler.batching import GROWTH, MAX_BATCH, MAX_BATCH_BYTES, TARGET_S, BatchSizer
+from mpengine.scheduler.batching import GROWTH, MAX_BATCH, MAX_BATCH_BYTES, PARENT_S, TARGET_S, BatchSizer, target_for
 
 
 def learn(sizer, item_s, times=1, item_bytes=0):
@@ -103,3 +103,59 @@ def test_the_time_of_reports_that_end_no_item_counts_for_the_item_that_they_are_
     assert sizer.item_s > 0.3
     assert sizer.size == 1
     assert sizer.is_long
+
+
+def test_z1_a_cost_that_falls_is_followed_in_some_hundred_batches():
+    sizer = BatchSizer()
+    learn(sizer, 0.01, times=30)
+
+    learn(sizer, 0.0001, times=3)
+    assert sizer.size < 10  # they might be the quick ones between two slow ones
+    learn(sizer, 0.0001, times=150)
+
+    assert sizer.size > 150
+
+
+def test_z1_a_slow_item_now_and_then_keeps_batches_as_small_as_the_mean_asks_for():
+    sizer = BatchSizer()
+    sizes = []
+    for number in range(1000):
+        seconds = 0.001 * sizer.size + (2.0 if number % 50 == 49 else 0.0)
+        sizer.learn(sizer.size, seconds, 0)
+        sizes.append(sizer.size)
+
+    assert max(sizes[100:]) < 15  # a mate of a slow item waits for it
+
+
+def test_z1_the_first_item_of_a_worker_that_takes_long_is_soon_outweighed():
+    sizer = BatchSizer()
+    sizer.learn(1, 0.2, 0)  # it has imported something
+
+    learn(sizer, 0.0001, times=60)
+
+    assert sizer.size > 150
+
+
+def test_z2_with_many_workers_batches_are_longer():
+    assert target_for(2) == target_for(100) == TARGET_S
+    assert target_for(1024) == 1024 * PARENT_S
+    sizer = BatchSizer(target_s=target_for(1024))
+
+    learn(sizer, 0.001, times=4)
+
+    assert sizer.size == 102
+
+
+def test_z3_where_a_batch_would_wait_long_in_reserve_there_is_none():
+    sizer = BatchSizer()
+    for _ in range(100):
+        learn(sizer, 0.001)
+    assert not sizer.is_long
+
+    sizer.learn(sizer.size, 2.0, 0)
+
+    assert sizer.is_long
+    learn(sizer, 0.001, times=20)
+    assert sizer.is_long  # the mean is that of quick ones again, nearly, but the next slow one will come
+    learn(sizer, 0.001, times=1000)
+    assert not sizer.is_long

@@ -323,7 +323,7 @@ def ending(*, workers, items, item_s):
     return world
 
 
-def test_near_the_end_what_is_left_is_shared_among_those_with_nothing_to_do():
+def test_p9_near_the_end_what_is_left_is_cut_to_a_share_each():
     world = ending(workers=2, items=8, item_s=0.01)
     worker = world.scheduler.crew[1]
     world.workers[1].state = "ready"
@@ -333,9 +333,23 @@ def test_near_the_end_what_is_left_is_shared_among_those_with_nothing_to_do():
     world.greet(0)
 
     assert [values for number in (0, 1) for _, values in world.sent_to(number)] == [
-        [(0,), (1,), (2,), (3,)],
-        [(4,), (5,), (6,), (7,)],
+        [(0,), (1,)],  # a quarter of it: two workers, and as much again for whoever is through first
+        [(2,), (3,)],
     ]
+
+
+def test_p9_near_the_end_nobody_has_anything_in_reserve():
+    world = ending(workers=2, items=9, item_s=0.005)
+    worker = world.scheduler.crew[1]
+    world.workers[1].state = "ready"
+    worker.life = type(worker.life).READY
+    world.scheduler.crew.place(worker)
+    world.greet(0)
+
+    assert [len(worker.queue) for worker in world.workers] == [1, 1]
+    world.advance(0)
+    assert world.sent_to(0) == [(0, [(5,)])]
+    assert [len(worker.queue) for worker in world.workers] == [1, 1]  # the rest is for whoever is through first
 
 
 def test_what_is_hardly_any_work_is_not_worth_sharing():
