@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 
 from mpengine.errors import EngineError, StageError
 from mpengine.metrics import Snapshot
+from mpengine.profiles import Profile
 from mpengine.records import dataclass, field, replace
 
 MAX_REPORTED_ERRORS = 1000
@@ -106,6 +107,7 @@ class Report:
         snapshot: the figures at the end.
         duration_s: seconds from start to end, tear-down included.
         ok: whether the run went to its end (dropped items do not change that).
+        profile: where the time went.
     """
 
     values: list[Any] = field(default_factory=list)
@@ -113,6 +115,12 @@ class Report:
     snapshot: Snapshot = field(default_factory=Snapshot)
     duration_s: float = 0.0
     ok: bool = True
+    profile: Profile = field(default_factory=Profile)
+
+    @property
+    def bottleneck(self) -> str:
+        """What held the run up, and what to do about it, in one line; worked out when it is asked for."""
+        return self.profile.bottleneck
 
     def __repr__(self) -> str:
         """Return the figures that matter, however many values there are."""

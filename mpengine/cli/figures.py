@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from mpengine.cli.speech import in_one_line, say, show, table
+from mpengine.cli.speech import in_one_line, one_line, say, show, table
 from mpengine.errors import RemoteTraceback
 from mpengine.results import Err, Ok, Report
 
@@ -18,7 +18,7 @@ NAMED_FAILURES = 20
 
 
 def tell(result: Ok | Err, *, quiet: bool) -> bool:
-    """Say what failed and show the run's figures.
+    """Say what failed, show the run's figures, and say what held it up.
 
     Args:
         result: how the run ended.
@@ -36,7 +36,9 @@ def tell(result: Ok | Err, *, quiet: bool) -> bool:
     if isinstance(result, Err):
         say(f"the run failed: {result.reason}{_place(result.cause)}")
     if not quiet:
-        show(_figures(result.report))
+        from rich.text import Text
+
+        show(_figures(result.report), Text(one_line(result.report.bottleneck)))
     return not failed and result.is_ok
 
 

@@ -383,5 +383,6 @@ class Run:
             snapshot=self.snapshot(),
             duration_s=time.monotonic() - self._began_at,
             ok=reason is None,
+            profile=replace(scheduler.timesheet.profile(), is_inline=self.in_caller),
         )
         return Ok(report) if reason is None else Err(reason, cause, report)

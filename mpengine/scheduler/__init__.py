@@ -19,6 +19,7 @@ commands are imperatives.  Whoever owns clock and processes feeds the one and ca
 ``intake``            what is asked of the source
 ``dispatching``       who gets what next
 ``admission``         how many processes may be at work, as far as memory goes
+``timesheet``         where the workers' time goes
 ``verdicts``          what becomes of an item that has failed for good
 ``deaths``            what follows from a worker's death
 ``reports``           whether what a worker reports can be true

@@ -47,12 +47,13 @@ class Worker:
         only: the one chain that it runs, as a thread beside the coordinator; None: it is a process.
         quota: how many more items its process may be given; None: any number.
         is_distrusted: whether its process has told what cannot be true, and is about to be ended.
+        since: when it last reported, or was sent something when it had nothing to do.
         rank: see ``Rank``.
     """
 
     __slots__ = (
         "_crew", "_lone", "active", "aside", "batches", "bit", "busy_s", "deaths", "held", "is_distrusted", "items",
-        "life", "only", "pinned", "quota", "rank", "worker_id",
+        "life", "only", "pinned", "quota", "rank", "since", "worker_id",
     )  # fmt: skip
 
     def __init__(self, worker_id: int, crew: Crew, only: int | None = None) -> None:
@@ -73,6 +74,7 @@ class Worker:
         self.only = only
         self.quota: int | None = None
         self.is_distrusted = False
+        self.since = 0.0
         self.rank: Rank = (only, _NOTHING, False, _NOTHING)
 
     def __repr__(self) -> str:
@@ -116,8 +118,9 @@ class Worker:
         self.is_distrusted = True
         self._crew.place(self)
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: Batch, at: float) -> None:
         """It is sent ``batch``."""
+        self.since = self.since if self.active else at
         self.held[batch.batch_id] = batch
         self._lone += batch.is_alone
         self.active += 1
@@ -129,8 +132,9 @@ class Worker:
         self.active -= 1
         self._crew.rank(self)
 
-    def take_up(self, batch: Batch) -> None:
+    def take_up(self, batch: Batch, at: float) -> None:
         """It goes on with ``batch``."""
+        self.since = self.since if self.active else at
         del self.aside[batch.batch_id]
         self.active += 1
         self._crew.rank(self)
@@ -214,7 +218,12 @@ class Crew:
         """Return how many workers are of the kind for ``chain``."""
         return self._sizes[chain]
 
-    def _is_for(self, worker: Worker, chain: int) -> bool:
+    def cap_of(self, chain: int) -> int | None:
+        """Return how many workers may run ``chain``; None: all that are of its kind."""
+        return self._caps[chain]
+
+    def is_for(self, worker: Worker, chain: int) -> bool:
+        """Whether ``worker`` is of the kind for ``chain``."""
         return worker.only == (chain if self._is_local[chain] else None)
 
     @property
@@ -229,7 +238,7 @@ class Crew:
 
     def may_run(self, worker: Worker, chain: int) -> bool:
         """Whether ``worker`` is, or may become, one of those that run ``chain``."""
-        if not self._is_for(worker, chain):
+        if not self.is_for(worker, chain):
             return False
         cap = self._caps[chain]
         if cap is None or worker.worker_id in self._pinned[chain]:

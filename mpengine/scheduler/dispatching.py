@@ -23,6 +23,7 @@ from mpengine.scheduler.commands import Dispatch, Resume
 from mpengine.scheduler.crew import CREDIT
 from mpengine.scheduler.lifecycles import BatchState
 from mpengine.scheduler.splicing import can_fill, splice
+from mpengine.scheduler.timesheet import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mpengine.scheduler.commands import Command
     from mpengine.scheduler.crew import Crew, Muster, Worker
     from mpengine.scheduler.stock import Stock
+    from mpengine.scheduler.timesheet import Timesheet
 
 WORTH_SPLITTING_S = TARGET_S / 8
 FILL_S = 4 * TARGET_S
@@ -48,14 +50,18 @@ class Dispatcher:
         crew: the workers.
         sizers: for each chain, how large its batches ought to be.
         admission: how many processes may be at work.
+        sheet: told what idle workers cannot go on with.
 
     Attributes:
         look_again_at: when something that waits is to go whatever has come by then; None when nothing does.
     """
 
-    def __init__(self, stock: Stock, crew: Crew, sizers: Sequence[BatchSizer], admission: Admission) -> None:
+    def __init__(
+        self, stock: Stock, crew: Crew, sizers: Sequence[BatchSizer], admission: Admission, sheet: Timesheet
+    ) -> None:
         """Keep what it looks at."""
         self._admission = admission
+        self._sheet = sheet
         self._stock = stock
         self._crew = crew
         self._sizers = sizers
@@ -105,6 +111,8 @@ class Dispatcher:
             if not self._has_work():
                 return
             refused = 0  # that may have made room
+            if muster is self._crew.idle:
+                self._sheet.forget_refusals()
 
     def _is_enough(self) -> bool:
         """Whether as many processes are at work as may be (P8)."""
@@ -122,6 +130,7 @@ class Dispatcher:
             for batch in self._candidates(worker, chain):
                 room = self._room(batch)
                 if room <= 0:
+                    self._note(worker, chain, Wait.OUTPUT)
                     continue
                 if worker.active and self._sizers[chain].is_long:
                     return None  # P3; nor anything less deep, or a worker that always has a reserve would never take it
@@ -160,15 +169,27 @@ class Dispatcher:
         # What a worker has put aside may wait for room that only other work makes, perhaps this very worker's.
         is_spent = worker.quota == 0 and not worker.aside
         first = None if is_spent else self._stock.backlog.first(chain)
-        if first is None or not self._crew.may_run(worker, chain):
+        if first is None:
+            return
+        if not self._crew.may_run(worker, chain):
+            self._note(worker, chain, Wait.WORKERS)
             return
         queued = [first]
         if head is not None and head is not first and head.state is BatchState.QUEUED and head.chain == chain:
             queued.insert(0, head)  # what a mix has put together comes in the order of its completion
         for batch in queued:
             is_held_back = worker.active and (batch.is_alone or self._is_beside(worker, batch))  # P5, P7
-            if not is_held_back and not self._is_filling(batch):  # P6
+            if is_held_back:
+                continue
+            if self._is_filling(batch):  # P6
+                self._note(worker, chain, Wait.INPUT)
+            else:
                 yield batch
+
+    def _note(self, worker: Worker, chain: int, wait: Wait) -> None:
+        """Tell why ``worker`` cannot go on with ``chain``, if it has nothing else to do."""
+        if not worker.active and self._crew.is_for(worker, chain):
+            self._sheet.refuse(chain, wait)
 
     def _is_beside(self, worker: Worker, batch: Batch) -> bool:
         """Whether ``worker`` is at another branch of the same items, and there is somebody else for this one (P7)."""

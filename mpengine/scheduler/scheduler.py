@@ -27,6 +27,7 @@ from mpengine.scheduler.intake import Intake
 from mpengine.scheduler.lifecycles import RUN, RunMove, RunState, WorkerLife, WorkerMove, follow
 from mpengine.scheduler.reports import is_possible
 from mpengine.scheduler.stock import Stock
+from mpengine.scheduler.timesheet import Timesheet
 from mpengine.scheduler.verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class Scheduler:
         self._source_failure: events.SourceFailed | None = None
         self._admission = Admission(self.crew, self.stock.batches)
         self._intake = Intake(settings, self.stock, self.crew, self.sizers, self._admission)
-        self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers, self._admission)
+        self.timesheet = Timesheet(plan, self.crew, self.stock, self._intake, self._admission)
+        self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers, self._admission, self.timesheet)
         self._policies = plan.policies
         self._last_stage = len(plan.stages) - 1
         self._out: list[Command] = []
@@ -128,12 +130,15 @@ class Scheduler:
         """
         self.version += 1
         self.stock.now = event.at
+        if self.state is RunState.RUNNING:
+            self.timesheet.advance(event.at)
         try:
             self._handlers[type(event)](event)
             self._join_complete()
             self._heed_failures()
             if self.state is RunState.RUNNING:
                 self._advance()
+                self.timesheet.take_down()
         finally:
             out = self._out.copy()
             self._out.clear()
@@ -179,6 +184,7 @@ class Scheduler:
     def _on_run_started(self, event: events.RunStarted) -> None:
         self.state = follow(RUN, self.state, RunMove.START, event)
         self.started_at = event.at
+        self.timesheet.advance(event.at)
         for worker in self.crew.wanted():
             worker.move(WorkerMove.START)
             self._out.append(commands.StartWorker(worker.worker_id))
@@ -276,6 +282,8 @@ class Scheduler:
         was_ready, was_leaving = worker.is_ready, worker.life is WorkerLife.LEAVING
         worker.move(WorkerMove.DIE)
         worker.deaths += not was_leaving
+        if self.state is RunState.RUNNING:
+            self.timesheet.lose(worker, event.at)
         held = worker.let_go()
         if self.state is RunState.RUNNING:
             self._deaths.take_in(worker, held, event, was_ready=was_ready or was_leaving)
@@ -306,6 +314,7 @@ class Scheduler:
         worker.batches += 1
         worker.items += event.consumed
         worker.busy_s += busy_s
+        self.timesheet.engage(worker, batch, event)
         self._deaths.note_setup(batch.chain)
         weight = batch.size_bytes * event.consumed // (batch.count or 1)
         self.sizers[batch.chain].learn(event.consumed, busy_s, weight)

@@ -246,14 +246,14 @@ class Stock:
         batch.move(BatchMove.DISPATCH)
         batch.worker_id = worker.worker_id
         batch.budget = budget
-        worker.take(batch)
+        worker.take(batch, self.now)
         self._hold(batch)
 
     def resume(self, batch: Batch, worker: Worker, budget: int) -> None:
         """A worker goes on with ``batch``, which it had put aside."""
         batch.move(BatchMove.RESUME)
         batch.budget = budget
-        worker.take_up(batch)
+        worker.take_up(batch, self.now)
         self._hold(batch)
 
     def suspend(self, batch: Batch, worker: Worker) -> None:

@@ -149,8 +149,8 @@ def check_crew(crew):
     pins = Counter(len(worker.pinned) for worker in ready if worker.only is None)
     assert pins == Counter({number: count for number, count in crew._by_pins.items() if number >= 0})
     for chain in range(len(crew._caps)):
-        assert crew.idle_count(chain) == sum(crew._is_for(worker, chain) for worker in idle)
-        assert crew.size_for(chain) == sum(crew._is_for(worker, chain) for worker in workers)
+        assert crew.idle_count(chain) == sum(crew.is_for(worker, chain) for worker in idle)
+        assert crew.size_for(chain) == sum(crew.is_for(worker, chain) for worker in workers)
         assert crew._pinned[chain] == {worker.worker_id for worker in workers if chain in worker.pinned}
     for worker in workers:
         assert worker.aside.items() <= worker.held.items()
