@@ -18,13 +18,14 @@ T5. **lost**: it had a batch that it never reported, since it died or the run wa
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
+
+from mpengine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LARGE_BYTES = 32 * 1024
+LARGE_BYTES = 64 * 1024
 FULL = 0.1
 """What is less than this share of the time is nothing to act upon."""
 
@@ -77,8 +78,7 @@ class Idleness:
     @property
     def total(self) -> float:
         """All of it."""
-        total: float = sum(astuple(self))
-        return total
+        return self.source + self.end + self.consumer + self.order + self.limit + self.filling + self.memory
 
 
 @dataclass(frozen=True, slots=True)
