@@ -21,6 +21,8 @@ from mpengine.scheduler.lifecycles import RunState
 from mpengine.worker.chain import summarize
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mpengine.backends.base import Backend
     from mpengine.coordinator.feed import Feed
     from mpengine.coordinator.handlers import Handlers
@@ -77,7 +79,7 @@ class Coordinator:
         self._feed = feed
         self._handlers = handlers
         self.snapshots.writes_here()
-        self._take_in(events.RunStarted(time.monotonic()))
+        self._take_in([events.RunStarted(time.monotonic())])
 
     @property
     def is_over(self) -> bool:
@@ -105,14 +107,14 @@ class Coordinator:
             return
         happened = self._backend.wait(0.0 if had_mail else self._until_later())
         self._rings = False  # there is another look at the mailbox before the next wait
-        for event in happened:
-            self._take_in(event)
+        if happened:
+            self._take_in(happened)
         if self._backend.in_caller and not (happened or had_mail or self._mailbox or self._later):
             msg = f"the run is not over and there is nothing left to do\n{self._scheduler.ledger.story()}"
             raise InternalError(msg)
         look_again_at = self._scheduler.look_again_at
         if look_again_at is not None and look_again_at <= time.monotonic():
-            self._take_in(events.TimePassed(time.monotonic()))
+            self._take_in([events.TimePassed(time.monotonic())])
         while self._later and self._later[0][0] <= time.monotonic():
             self._backend.start_worker(heapq.heappop(self._later)[1])
 
@@ -127,7 +129,7 @@ class Coordinator:
         while True:
             while self._mailbox:
                 had_mail = True
-                self._take_in(self._mailbox.popleft())
+                self._take_in([self._mailbox.popleft() for _ in range(len(self._mailbox))])
             self._rings = self._scheduler.wants_news
             if not self._mailbox:
                 return had_mail
@@ -186,8 +188,8 @@ class Coordinator:
         ]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _take_in(self, event: events.Event) -> None:
-        out = self._scheduler.handle(event)
+    def _take_in(self, happened: Sequence[events.Event]) -> None:
+        out = self._scheduler.handle_all(happened)
         self.snapshots.answer()
         for command in out:
             self._carry_out(command)

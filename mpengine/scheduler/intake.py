@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpengine.scheduler.backlog import lead_bound
+from mpengine.scheduler.batching import MAX_BATCH_BYTES
 from mpengine.scheduler.commands import PullSource
 from mpengine.scheduler.crew import CREDIT
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from mpengine.scheduler.crew import Crew
     from mpengine.scheduler.scheduler import Settings
     from mpengine.scheduler.stock import Stock
+
+SHORT_S = 0.002
+MOST_AHEAD = 16
 
 
 class Intake:
@@ -60,6 +64,21 @@ class Intake:
         self.has_ended = True
         self.requested = 0
 
+    def _ahead(self, sizer: BatchSizer, size: int) -> int:
+        """Return how many items are to wait, or to be on their way here.
+
+        That is two batches for each worker.  Where those are over in less than ``SHORT_S``, as many more as make up for
+        that: the source's thread is woken for several at once.
+        """
+        ahead = self._takers * size
+        batch_s = sizer.item_s * size
+        if not 0 < batch_s < SHORT_S:
+            return ahead
+        more = min(MOST_AHEAD, SHORT_S / batch_s)
+        if sizer.item_bytes:
+            more = min(more, MAX_BATCH_BYTES / (sizer.item_bytes * size))
+        return int(ahead * max(1.0, more))
+
     def ask(self) -> PullSource | None:
         """Return what is to be asked for now, if anything is."""
         stock, settings = self._stock, self._settings
@@ -69,7 +88,10 @@ class Intake:
         size = min(sizer.size, self._at_once)
         under_way = stock.open_items + self.requested
         waiting = stock.backlog.level(self._entrance) + self.requested
-        room = min(self._takers * size, self._buffer) - waiting
+        ahead = min(self._ahead(sizer, size), self._buffer)
+        if waiting > ahead - max(size, ahead // 4):
+            return None
+        room = ahead - waiting
         room = min(room, self.window - under_way)
         if sizer.item_bytes and under_way:
             free = (settings.max_bytes - stock.held_bytes) / sizer.item_bytes

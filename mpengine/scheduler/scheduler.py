@@ -31,7 +31,7 @@ from mpengine.scheduler.timesheet import Timesheet
 from mpengine.scheduler.verdicts import Verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from mpengine.plan import Plan
     from mpengine.scheduler.batches import Batch
@@ -123,19 +123,26 @@ class Scheduler:
         }
 
     def handle(self, event: events.Event) -> list[Command]:
-        """Take in what has happened and return what is to be done.
+        """Take in what has happened and return what is to be done; see ``handle_all``."""
+        return self.handle_all((event,))
+
+    def handle_all(self, happened: Iterable[events.Event]) -> list[Command]:
+        """Take in all that has happened, one thing after the other, and return what is to be done.
+
+        What follows is decided once, knowing all of it: that costs as much as taking in does.
 
         Raises:
-            InternalError: the event cannot be: a bug of ours or of a backend.
+            InternalError: an event cannot be: a bug of ours or of a backend.
         """
         self.version += 1
-        self.stock.now = event.at
-        if self.state is RunState.RUNNING:
-            self.timesheet.advance(event.at)
         try:
-            self._handlers[type(event)](event)
-            self._join_complete()
-            self._heed_failures()
+            for event in happened:
+                self.stock.now = event.at
+                if self.state is RunState.RUNNING:
+                    self.timesheet.advance(event.at)
+                self._handlers[type(event)](event)
+                self._join_complete()
+                self._heed_failures()
             if self.state is RunState.RUNNING:
                 self._advance()
                 self.timesheet.take_down()

@@ -402,10 +402,18 @@ def run_to_the_end(world, watch, choose=None):
     turn = 0
     while not (world.cancels or world.finished):
         possible = possibilities(world)
+        if not possible and world.untold:
+            world.catch_up()
+            watch.check()
+            continue
         assert possible, f"deadlock: {world.scheduler.backlog.__dict__} {list(world.scheduler.stock.batches.values())}"
         assert world.steps < limit, "the run does not come to its end"
         turn += 1
         happen = possible[turn % len(possible)] if choose is None else choose(possible)
+        if choose is not None and happen in (world.pack, world.take) and choose([True, False]):
+            with world.dawdling():
+                happen()
+            continue
         deaths = sum(worker.deaths for worker in world.scheduler.crew)
         happen()
         watch.check(died=sum(worker.deaths for worker in world.scheduler.crew) > deaths)

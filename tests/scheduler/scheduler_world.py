@@ -7,6 +7,7 @@ anything else.  ``World`` carries out the scheduler's commands and refuses those
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
@@ -221,6 +222,8 @@ class World:
         self._crashes = 0
         self.now = 0.0
         self.steps = 0
+        self.untold = []
+        self.dawdles = False
 
     # ------------------------------------------------------------------ events in, commands out
 
@@ -228,10 +231,23 @@ class World:
         self.now += 0.01
         self.steps += 1
         event = make(self.now, *args, **more)
-        self.commands = self.scheduler.handle(event)
+        self.untold.append(event)
+        if not self.dawdles:
+            self.catch_up()
+        return event
+
+    @contextlib.contextmanager
+    def dawdling(self):
+        """What happens meanwhile is told along with whatever happens next."""
+        self.dawdles = True
+        yield
+        self.dawdles = False
+
+    def catch_up(self):
+        happened, self.untold = self.untold, []
+        self.commands = self.scheduler.handle_all(happened)
         for command in self.commands:
             self._carry_out(command)
-        return event
 
     def _carry_out(self, command):
         is_over = self.cancels or self.finished

@@ -16,10 +16,11 @@ class Steps:
     def __init__(self, scheduler):
         self.lines = Counter()
         self.events = Counter()
-        self._handle = scheduler.handle
-        scheduler.handle = self.handle
+        self._handle_all = scheduler.handle_all
+        scheduler.handle_all = self.handle_all
 
-    def handle(self, event):
+    def handle_all(self, happened):
+        (event,) = happened
         name = type(event).__name__
         self.events[name] += 1
 
@@ -30,7 +31,7 @@ class Steps:
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            return self._handle(event)
+            return self._handle_all(happened)
         finally:
             sys.settrace(before)
 
