@@ -137,9 +137,9 @@ class Scheduler:
         self.version += 1
         try:
             for event in happened:
-                self.stock.now = event.at
+                self.stock.now = max(self.stock.now, event.at)  # other threads' events may have waited for a moment
                 if self.state is RunState.RUNNING:
-                    self.timesheet.advance(event.at)
+                    self.timesheet.advance(self.stock.now)
                 self._handlers[type(event)](event)
                 self._join_complete()
                 self._heed_failures()
@@ -191,7 +191,7 @@ class Scheduler:
     def _on_run_started(self, event: events.RunStarted) -> None:
         self.state = follow(RUN, self.state, RunMove.START, event)
         self.started_at = event.at
-        self.timesheet.advance(event.at)
+        self.timesheet.advance(self.stock.now)
         for worker in self.crew.wanted():
             worker.move(WorkerMove.START)
             self._out.append(commands.StartWorker(worker.worker_id))
@@ -290,7 +290,7 @@ class Scheduler:
         worker.move(WorkerMove.DIE)
         worker.deaths += not was_leaving
         if self.state is RunState.RUNNING:
-            self.timesheet.lose(worker, event.at)
+            self.timesheet.lose(worker)
         held = worker.let_go()
         if self.state is RunState.RUNNING:
             self._deaths.take_in(worker, held, event, was_ready=was_ready or was_leaving)

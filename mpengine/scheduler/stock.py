@@ -40,7 +40,7 @@ class Stock:
         ledger: the books.
         held_bytes: what all payloads under way weigh.
         complete: mixed items that no branch is at any more, waiting to be put together.
-        now: the time of the event that is being taken in.
+        now: the time of the event that is being taken in, or of a later one that was taken in before.
         taken: results that were handed over and that the consumer has not acknowledged.
     """
 

@@ -158,16 +158,16 @@ class Timesheet:
         size_bytes = batch.size_bytes * report.consumed // (batch.count or 1)
         for chunk in report.chunks:
             size_bytes += chunk.size_bytes
-        self._engaged_s[chain] += report.at - worker.since
-        worker.since = report.at
+        self._engaged_s[chain] += self._stock.now - worker.since
+        worker.since = self._stock.now
         self._batches[chain] += 1
         self._items[chain] += report.consumed
         self._bytes[chain] += size_bytes
 
-    def lose(self, worker: Worker, at: float) -> None:
+    def lose(self, worker: Worker) -> None:
         """A worker has died; whatever it was at was not reported (T5)."""
         if worker.active and (worker.only is None or not self._has_processes):
-            self._lost_s += at - worker.since
+            self._lost_s += self._stock.now - worker.since
 
     # ------------------------------------------------------------------ at the end
 

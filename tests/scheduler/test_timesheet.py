@@ -229,6 +229,18 @@ def test_h2_threads_beside_the_coordinator_have_clocks_of_their_own():
     assert profile.stages[1].waited_for_input_s == 2 * 4.0 + 1 * 2.0
 
 
+def test_events_that_waited_in_another_thread_do_not_turn_time_back():
+    script = Script(Stage(same, name="a"), workers=1)
+    script.greet(2.0, 0)
+    script.pack(1.5)
+    script.report(5.0, 0, 3.0)
+    script.tell(events.TimePassed, 4.0)
+    script.tell(events.TimePassed, 6.0)
+
+    profile = script.profile
+    assert (profile.elapsed_s, profile.absent_s, profile.busy_s, profile.idle.source) == (6.0, 2.0, 3.0, 1.0)
+
+
 def test_where_all_are_busy_more_cores_would_help():
     script = Script(Stage(same, name="a"), Stage(same, name="b"))
     script.greet(0.0, 0, 1)
