@@ -30,7 +30,9 @@ _CLASSES = {
 
 def source_of(course: Course) -> Iterable[forms.Item]:
     """Return the items, as a list or as they come."""
-    items: Iterable[forms.Item] = (((index,), index, bytes(course.ballast)) for index in range(course.length))
+    items: Iterable[forms.Item] = (
+        ((index,), index, forms.Ballast.of(index, course.ballast)) for index in range(course.length)
+    )
     return list(items) if course.is_list else items
 
 

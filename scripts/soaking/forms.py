@@ -12,9 +12,11 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import os
+import pickle
 import signal
 import sys
 import time
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +27,33 @@ if TYPE_CHECKING:
 
     from mpengine import WorkerState
 
-Item = tuple[tuple[int, ...], int, bytes]
+Item = tuple[tuple[int, ...], int, "Ballast"]
 
 DUMP = signal.SIGUSR2
 DEADLY = ("SIGKILL", "SIGSEGV", "SIGABRT", "os._exit", "sys.exit")
 HANGING = ("sleeps", "holds the lock")
 FOREVER_S = 300.0
+
+
+class Ballast:
+    """Weight, whose content tells which item it belongs to; unpickled, it is a view of what has travelled."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, content: Any) -> None:
+        self._content = content
+
+    @classmethod
+    def of(cls, index: int, size: int) -> Ballast:
+        """Return the ballast of an item."""
+        return cls(bytes([index % 251 + 1]) * size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Ballast, (pickle.PickleBuffer(self._content),)
+
+    def checksum(self) -> int:
+        """Return what differs where a byte does."""
+        return zlib.crc32(self._content)
 
 
 class Poisoned(Exception):  # noqa: N818 - what became of the item, not what went wrong

@@ -118,7 +118,7 @@ def _key(value: Any) -> tuple[Any, ...]:
     if isinstance(value, ItemError):
         return (value.index, "error", value.stage)
     path, number, ballast = value
-    return (path[0], path, number, len(ballast))
+    return (path[0], path, number, ballast.checksum())
 
 
 def _keys(values: Iterable[Any]) -> list[tuple[Any, ...]]:

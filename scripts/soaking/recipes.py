@@ -149,7 +149,7 @@ def _course(chance: random.Random, workers: int, method: str, longest_stop_s: fl
     return Course(
         length=length,
         is_list=chance.random() < 0.5,  # noqa: PLR2004
-        ballast=chance.choice((0, 0, 0, 50_000)) if length < 1000 else 0,  # noqa: PLR2004
+        ballast=chance.choice((0, 0, 50_000, 100_000)) if length < 1000 else 0,  # noqa: PLR2004
         steps=tuple(steps),
         consumer=chance.choice(("run", "run", "arun", "iter", "iter", "aiter", "close", "cancel")),
         stop_after=chance.random(),
