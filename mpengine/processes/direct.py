@@ -6,6 +6,7 @@ left to a guardian.
 """
 
 import contextlib
+import importlib
 import os
 import select
 import time
@@ -16,7 +17,7 @@ from mpengine.processes.guardianlink import GuardianLink
 from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
 from mpengine.records import dataclass
-from mpengine.worker.boot import BOOT_FAILED, WorkerBoot, read_failure
+from mpengine.worker.boot import ALWAYS_PRELOADED, BOOT_FAILED, WorkerBoot, read_failure
 from mpengine.worker.burial import bury_nowait, kill_and_bury, kill_group
 from mpengine.worker.descent import COOKIE_NAME, tagged
 
@@ -46,7 +47,9 @@ class DirectWorkers:
         self._children: dict[int, _Child] = {}
 
     def get_ready(self) -> None:
-        """There is nothing to be started beforehand."""
+        """Import what each child would have to import itself, and might not find: the program may change who it is."""
+        for name in ALWAYS_PRELOADED:
+            importlib.import_module(name)
 
     def start(self, boot: WorkerBoot) -> list[Notice]:
         """Start a worker; never waits for it."""
@@ -57,6 +60,7 @@ class DirectWorkers:
         return [Started(child.worker_id, child.generation, child.identity)]
 
     def _start(self, boot: WorkerBoot) -> _Child:
+        self.get_ready()
         self._guardian.start()
         cookie = tagged(self._cookie, boot.worker_id, boot.generation)
         preparation = spawning.make_preparation({**self._environ, COOKIE_NAME: cookie}, fresh=False)

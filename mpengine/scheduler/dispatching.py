@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 WORTH_SPLITTING_S = TARGET_S / 8
 FILL_S = 4 * TARGET_S
+CHUNKS_AT_ONCE = 256
+"""A fan-out is asked for so many chunks before anything is learnt of the next of them."""
 UNLEARNT_CHUNK = 16
 """Results to a chunk while nothing is known of what the next chain makes of them; a chunk can be split later."""
 
@@ -227,10 +229,11 @@ class Dispatcher:
         return 0
 
     def _send(self, worker: Worker, batch: Batch, room: int, *, source_ended: bool) -> Command:
-        budget = min(room, MAX_BATCH)
+        out_size = self._out_size(batch)
+        budget = min(room, MAX_BATCH, CHUNKS_AT_ONCE * out_size)
         if batch.state is BatchState.SUSPENDED:
             self._stock.resume(batch, worker, budget)
-            return Resume(worker.worker_id, batch.batch_id, self._out_size(batch), budget)
+            return Resume(worker.worker_id, batch.batch_id, out_size, budget)
         unit = self._sizers[batch.chain].unit
         if batch.count < unit and batch.is_plain:
             batch = splice(self._stock, batch, unit)
@@ -251,7 +254,7 @@ class Dispatcher:
             batch.hi,
             batch.skip,
             batch.careful or self._chains[batch.chain].once_from is not None,
-            self._out_size(batch),
+            out_size,
             budget,
             batch.attempted,
         )

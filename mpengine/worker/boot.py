@@ -26,6 +26,9 @@ from mpengine.worker import lifeline
 
 Preparation: TypeAlias = Mapping[str, object]
 
+ALWAYS_PRELOADED: Final = ("multiprocessing.spawn", "mpengine.worker.asprocess", "mpengine.worker.main")
+"""What every worker needs, imported once in whatever process it is forked from."""
+
 OOM_SCORE: Final = 300
 """How much the kernel prefers a worker when memory runs out: as if it had 30 % of the memory more than it has."""
 

@@ -42,7 +42,6 @@ from mpengine.worker.descent import Strays, end_all_children, tagged
 MESSAGE_LIMIT_BYTES: Final = 65_536
 FDS_PER_REQUEST: Final = 6
 _REASON_LIMIT_CHARS: Final = 8_000
-_ALWAYS_PRELOADED: Final = ("multiprocessing.spawn", "mpengine.worker.asprocess", "mpengine.worker.main")
 _PRELOADED_FOR_LOGS: Final = "mpengine.worker.courier"
 
 
@@ -180,7 +179,7 @@ def _complain() -> int:
 def _import_own(known: NurseryBoot) -> None:
     """Import what every worker needs, while the parent still finds out what its orders are."""
     gc.disable()  # until the fork: pages that the collector has not touched stay shared
-    for name in () if known.is_fresh else _ALWAYS_PRELOADED:
+    for name in () if known.is_fresh else boot.ALWAYS_PRELOADED:
         _import_ahead(name)
 
 

@@ -161,8 +161,11 @@ class Blows:
         return [worker.pid for worker in workers if worker.pid and worker.state not in _UNBORN]
 
     def _start_beside(self, program: str, *arguments: str, count: int = 1) -> None:
+        # close_fds=False is what lets Popen spawn.  Otherwise it reads from a pipe until nobody has its other end any
+        # more, and a worker that is forked at this moment has a copy of that as long as it lives.
+        command = [sys.executable, "-S", "-c", program, *arguments]
         for _ in range(count):
-            self._beside.append(subprocess.Popen([sys.executable, "-S", "-c", program, *arguments]))
+            self._beside.append(subprocess.Popen(command, close_fds=False))
 
 
 def _children(target: str) -> list[int]:

@@ -86,11 +86,11 @@ ROOMY = StageShape(buffer=20_000)
     ],
 )
 def test_w1_a_report_costs_as_much_with_many_workers_as_with_few(stages, options):
-    few, many = steps_of(4, stages, **options), steps_of(200, stages, **options)
+    few, many = steps_of(16, stages, **options), steps_of(200, stages, **options)
 
     for name in ("BatchReturned", "SourcePacked", "DeliveryTaken"):
         if few.events[name] and many.events[name]:
-            assert many.per_event(name) <= 2 * few.per_event(name) + 60, name  # with fifty times as many workers
+            assert many.per_event(name) <= 2 * few.per_event(name) + 60, name  # with twelve times as many workers
 
 
 @pytest.mark.slow
