@@ -44,13 +44,14 @@ def make_watched(make_engine):
 
 
 def go_on_until(results, condition):
-    """Consume a run until something is so."""
+    """Consume a run until something is so, slowly: a board comes sooner where the run leaves it a processor."""
     deadline_at = time.monotonic() + PATIENCE_S
     for _ in results:
         found = condition()
         if found:
             return found
         assert time.monotonic() < deadline_at
+        time.sleep(0.001)
     raise AssertionError("the run is over")
 
 
