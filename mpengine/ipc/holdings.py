@@ -183,6 +183,7 @@ class Arena:
             if self._in_use:
                 with contextlib.suppress(OSError):
                     self.viewer.prepare()  # what nobody has looked at yet may be looked at still
+            self.viewer.forget_file()
             self._loans.clear()
             self._own = None
             self._is_closed = True

@@ -6,11 +6,14 @@ V2. What is looked at may be written to, as what was unpickled may always be: th
     another branch of a mix, or a worker that runs the item again, sees what was sent.
 V3. So a payload is looked at once at a time in a process; whoever comes second gets a copy of what was sent.
 V4. Where much is looked at already, all get copies: what somebody keeps is no concern of the arena's.
+V5. Where the arena cannot be mapped, since the process may not have so many addresses, payloads are read from its file.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ class Viewer:
         self._private: Mapping | None = None
         self._shared: Mapping | None = None
         self._looked_at: dict[tuple[int, int], int] = {}  # bytes, by region and number
+        self._looking = threading.Lock()  # for those who begin; finalizers end it, at any moment
 
     def prepare(self) -> None:
         """Map the arena, while the file is still open.
@@ -50,18 +54,38 @@ class Viewer:
             self._shared = Mapping(self._fd, geometry.window, size, private=False)
             self._private = Mapping(self._fd, geometry.window, size, private=True)
 
+    def forget_file(self) -> None:
+        """The file is about to be closed, and its number may be somebody else's."""
+        self._fd = -1
+
     def look(self, payload: Shared) -> memoryview:
-        """Return the bytes of a payload; it is kept as long as anything refers to them (V1), unless they are a copy."""
-        self.prepare()
-        assert self._private is not None  # noqa: S101 - that is what prepare() is for
-        assert self._shared is not None  # noqa: S101 - the same
+        """Return the bytes of a payload; it is kept as long as anything refers to them (V1), unless they are a copy.
+
+        Raises:
+            OSError: they cannot be had.
+        """
         block = payload.block
         key, size = (block.region, block.number), block.size
         offset = block.region * self._geometry.region_bytes + block.offset
-        if key in self._looked_at or sum(self._looked_at.values()) > self._limit:
-            return memoryview(self._shared.copy(offset, size))
-        self._looked_at[key] = size
+        with self._looking:
+            try:
+                self.prepare()
+            except OSError:
+                return self._read(offset, size)
+            assert self._private is not None  # noqa: S101 - that is what prepare() is for
+            assert self._shared is not None  # noqa: S101 - the same
+            if key in self._looked_at or sum(self._looked_at.values()) > self._limit:
+                return memoryview(self._shared.copy(offset, size))
+            self._looked_at[key] = size
         return self._private.view(offset, size, functools.partial(self._close, key, offset, size, payload))
+
+    def _read(self, offset: int, size: int) -> memoryview:
+        """Return a copy of what is in the file (V5)."""
+        view = memoryview(bytearray(size))
+        done = 0
+        while done < size:
+            done += os.preadv(self._fd, [view[done:]], self._geometry.window + offset + done)
+        return view
 
     def _close(self, key: tuple[int, int], offset: int, size: int, payload: Shared) -> None:  # noqa: ARG002 - is kept until now (V1)
         if self._private is not None:

@@ -263,6 +263,18 @@ def test_where_there_is_no_room_for_an_arena_payloads_travel_in_their_messages(r
     assert (done.stdout, done.stderr, done.returncode) == ("[0.0, 2.0, 4.0, 6.0, 8.0]\n", "", 0)
 
 
+def limit_addresses(state):
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, hard))
+
+
+@pytest.mark.slow
+def test_a_worker_with_few_addresses_gets_its_arrays_all_the_same(make_engine):
+    engine = make_engine("fork", max_bytes=16 << 30)
+    members = [lambda: arrays(10), stage(double, setup=limit_addresses), stage(double, buffer=3)]
+    check(engine.run(members).unwrap().values)
+
+
 @pytest.mark.slow
 def test_a_program_may_end_with_arrays_in_hand(run_program):
     done = run_program("""

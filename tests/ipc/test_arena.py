@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -355,6 +356,40 @@ def test_there_is_none_where_memory_cannot_be_mapped(arena, writer, monkeypatch)
 
     monkeypatch.setattr(mapping.Mapping, "__init__", refuse)
     assert (arena.store([b"x"]), writer.store([b"x"])) == (None, None)
+
+
+def test_who_cannot_map_the_arena_reads_it(arena, writer, block, monkeypatch):
+    stored = arena.adopt(1, writer.store([b"head", content(1)]))
+
+    def refuse(*_, **__):
+        raise OSError(12, "no memory")
+
+    monkeypatch.setattr(mapping.Mapping, "__init__", refuse)
+    view = stored.look()
+    head, (body,) = parts_of(view, stored.block.sizes)
+    assert (bytes(head), bytes(body), view.readonly) == (b"head", content(1), False)
+
+
+def test_what_cannot_be_had_any_more_is_an_error_and_nobody_elses_file(block, monkeypatch):
+    arena = Arena(block.fd, block.geometry)
+    stored = arena.store([content(1)])
+
+    def refuse(*_, **__):
+        raise OSError(12, "no memory")
+
+    monkeypatch.setattr(mapping.Mapping, "__init__", refuse)
+    arena.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        stored.look()
+
+
+def test_of_several_threads_that_look_at_once_one_gets_the_view(arena):
+    for seed in range(20):
+        stored = arena.store([content(seed)])
+        with ThreadPoolExecutor(4) as pool:
+            views = list(pool.map(lambda _, stored=stored: stored.look(), range(4)))
+        assert sum(not is_copy(view) for view in views) == 1
+        assert all(bytes(view) == content(seed) for view in views)
 
 
 def test_a_region_is_written_from_any_buffer(arena):
