@@ -9,6 +9,7 @@ import time
 
 import engine_stages as stages
 import pytest
+from mix_stages import add_up, analyse, apart, negate, triple
 from test_bounds import leads
 
 from mpengine import (
@@ -24,23 +25,6 @@ from mpengine import (
 )
 
 PATIENCE_S = 20.0
-
-
-def triple(x):
-    return 3 * x
-
-
-def negate(x):
-    return -x
-
-
-def add_up(results):
-    return sum(results)
-
-
-@mix(merge=add_up)
-def analyse():
-    return [stages.double, triple, negate]
 
 
 def meet(folder, number, of, x):
@@ -85,10 +69,6 @@ def fail_at(*numbers, kind=ValueError):
         return x
 
     return branch
-
-
-def apart(results):
-    yield from results
 
 
 def skip_at(*numbers):
