@@ -196,3 +196,17 @@ def figure(value: float) -> str:
 def spread(name: str, values: Sequence[float], scale: float = 1.0) -> list[str]:
     """Return a row: median, lowest, highest."""
     return [name, *(figure(value * scale) for value in (statistics.median(values), min(values), max(values)))]
+
+
+def put_between(path: Path, marks: tuple[str, str], parts: Sequence[str]) -> None:
+    """Put paragraphs and tables between two marks of a page.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
+    text, (first, last) = path.read_text(encoding="utf-8"), marks
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end:
+        raise ValueError(f"{path} has no lines {first!r} and {last!r}")
+    path.write_text("\n".join([before + first, "", *parts, last + after]), encoding="utf-8")

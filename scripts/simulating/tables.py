@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from measuring import Table
+from measuring import Table, put_between
 
 from simulating.costs import changing, even, slow_last, spread, with_slow
 from simulating.world import PARENT_S, Setting, World
@@ -138,9 +138,4 @@ def write(path: Path, made: Sequence[Table]) -> None:
     Raises:
         ValueError: the page has no such marks.
     """
-    text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{path} has no lines {BEGIN!r} and {END!r}")
-    path.write_text("\n".join([before + BEGIN, "", *(table.rst() for table in made), END + after]), encoding="utf-8")
+    put_between(path, (BEGIN, END), [table.rst() for table in made])

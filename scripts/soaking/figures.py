@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING
 
-from measuring import CORES, Table
+from measuring import CORES, Table, put_between
 
 from soaking import judging
 
@@ -40,11 +40,5 @@ def write(path: Path, tables: Sequence[Table]) -> None:
     Raises:
         ValueError: the page has no such marks.
     """
-    text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{path} has no lines {BEGIN!r} and {END!r}")
     machine = f"{CORES} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}."
-    parts = [before + BEGIN, "", machine, "", *(table.rst() for table in tables), END + after]
-    path.write_text("\n".join(parts), encoding="utf-8")
+    put_between(path, (BEGIN, END), [machine, "", *(table.rst() for table in tables)])
