@@ -28,8 +28,11 @@ def soaking(monkeypatch):
         del sys.modules[name]
 
 
-def value(index):
-    return ((index,), index, b"")
+def value(index, number=None, spoilt=False):
+    from soaking.forms import Ballast
+
+    content = bytes([index + 1]) * 100
+    return ((index,), index if number is None else number, Ballast(content[:-1] + b"?" if spoilt else content))
 
 
 def item_error(index, error=None):
@@ -81,8 +84,8 @@ def test_items_out_of_order_are_found_where_order_is_asked_for(soaking):
 
 
 def test_a_wrong_value_is_found(soaking):
-    spoilt = [*map_but([19]), ((19,), 18, b"")]
-    assert kinds_of(soaking, outcome_of(soaking, spoilt)) == ["wrong", "lost"]
+    for last in (value(19, 18), value(19, spoilt=True)):
+        assert kinds_of(soaking, outcome_of(soaking, [*map_but([19]), last])) == ["wrong", "lost"]
 
 
 def test_an_item_that_should_not_have_failed_is_found(soaking):
