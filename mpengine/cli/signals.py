@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from mpengine.sources import LineSource
 
 
-class StoppedError(Exception):
-    """A signal stopped the command; if that was in a run, it has been cleaned up since."""
+class StoppedError(BaseException):
+    """A signal stopped the command; if that was in a run, it has been cleaned up since.
+
+    It may come out of anything that is under way, like ``KeyboardInterrupt``, and is nobody's mistake there.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")

@@ -15,6 +15,7 @@ from mpengine.cli import main
 JOBS = """
 import itertools
 import os
+import signal
 import sys
 import threading
 from mpengine import Pipeline, stage
@@ -56,6 +57,13 @@ constant = 3
 empty = Pipeline([1])
 long = Pipeline(range(20_000)) >> stage(lambda number: number)
 bulky = Pipeline(range(20)) >> stage(lambda number: "x" * 100_000)
+
+class Calling(dict):  # a signal comes while it is written as JSON
+    def items(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().items()
+
+calling = Pipeline([1, 2]) >> stage(lambda number: Calling(number=number))
 chatty = Pipeline([1, 2, 3]) >> stage(lambda number: os.write(1, b"said") and os.write(2, b"said") and number)
 
 def total(values): return [("[total]", sum(values)), ("count", len(values))]

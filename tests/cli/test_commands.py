@@ -251,6 +251,15 @@ def test_a_signal_ends_a_run_with_one_line_and_leaves_no_process(program, signum
 
 
 @pytest.mark.slow
+def test_a_signal_that_comes_while_a_value_is_written_is_no_mistake_of_the_value(program):
+    process = program("run", "jobs:calling", "--backend", "inline")
+
+    out, err = process.communicate(timeout=30)
+
+    assert (process.returncode, out, err) == (143, "", "mpengine: stopped by SIGTERM\n")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_that_waits_for_its_input(program, signum, status):
     process = program("map", "jobs:upper", "-w", "1", stdin=subprocess.PIPE)
