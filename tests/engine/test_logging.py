@@ -163,7 +163,7 @@ def test_a_signal_handler_may_log_while_something_is_half_written(make_engine, c
 
     assert result.unwrap().values == list(range(8))
     assert sum(worker.deaths for worker in result.report.snapshot.workers) == 0
-    assert collected.texts.count("body") == 8 * 2_000
+    assert collected.texts.count("body") == 8 * stages.BODIES
     assert set(collected.texts) == {"body", "handler"}
 
 
