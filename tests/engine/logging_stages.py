@@ -65,10 +65,10 @@ def from_a_signal_handler(x):
         log.warning("handler")
         left[0] -= 1
         if left[0] > 0:  # armed again no sooner, or a slow machine would be in the handler and nowhere else
-            signal.setitimer(signal.ITIMER_REAL, 0.0001)
+            signal.setitimer(signal.ITIMER_REAL, 0.0003)
 
     signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.0001)
+    signal.setitimer(signal.ITIMER_REAL, 0.0003)
     try:
         for _ in range(BODIES):
             log.warning("body")
