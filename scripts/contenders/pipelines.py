@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workload import fork
 
-from contenders.stdlib import stages_of
+from contenders.stdlib import chained, stages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,17 +23,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def pypeln(_: Job, *, maxsize: int = 0, by_hand: bool = False) -> Iterator[Callable[[Job], Iterable[Any]]]:
+def pypeln(job: Job, *, maxsize: int = 0, by_hand: bool = False) -> Iterator[Callable[[Job], Iterable[Any]]]:
     """Use a process stage for each."""
     import pypeln as pl
 
-    def run(job: Job) -> Iterable[Any]:
-        results = job.source()
-        for stage in stages_of(job, by_hand=by_hand):
-            results = pl.process.map(stage, results, workers=job.workers, maxsize=maxsize)
-        return results
-
-    yield run
+    yield chained(
+        lambda stage, items: pl.process.map(stage, items, workers=job.workers, maxsize=maxsize), by_hand=by_hand
+    )
 
 
 class WithState:

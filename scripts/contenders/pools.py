@@ -6,7 +6,7 @@ import itertools
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from contenders.stdlib import by_batch, stages_of
+from contenders.stdlib import by_batch, chained, stages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -21,13 +21,7 @@ def loky(job: Job, *, chunk: int = 1, by_hand: bool = False) -> Iterator[Callabl
 
     workers = get_reusable_executor(max_workers=job.workers, timeout=600)
 
-    def run(job: Job) -> Iterable[Any]:
-        results = job.source()
-        for stage in stages_of(job, by_hand=by_hand):
-            results = workers.map(stage, results, chunksize=chunk)
-        return results
-
-    yield run
+    yield chained(lambda stage, items: workers.map(stage, items, chunksize=chunk), by_hand=by_hand)
     workers.shutdown(wait=True, kill_workers=True)
 
 
@@ -79,14 +73,7 @@ def pebble(job: Job, *, chunk: int = 1, by_hand: bool = False) -> Iterator[Calla
     from pebble import ProcessPool
 
     with ProcessPool(max_workers=job.workers) as workers:
-
-        def run(job: Job) -> Iterable[Any]:
-            results = job.source()
-            for stage in stages_of(job, by_hand=by_hand):
-                results = workers.map(stage, results, chunksize=chunk).result()
-            return results
-
-        yield run
+        yield chained(lambda stage, items: workers.map(stage, items, chunksize=chunk).result(), by_hand=by_hand)
 
 
 @contextmanager

@@ -22,34 +22,34 @@ def stages_of(job: Job, *, by_hand: bool) -> tuple[Callable[[Any], Any], ...]:
     return (job.by_hand,) if by_hand else job.stages
 
 
+def chained(
+    through: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]], *, by_hand: bool
+) -> Callable[[Job], Iterable[Any]]:
+    """Return what runs a job by having what comes out of one stage go through the next."""
+
+    def run(job: Job) -> Iterable[Any]:
+        results = job.source()
+        for stage in stages_of(job, by_hand=by_hand):
+            results = through(stage, results)
+        return results
+
+    return run
+
+
 @contextmanager
 def pool(
     job: Job, *, chunk: int | None = 1, by_hand: bool = False, method: str = "imap"
 ) -> Iterator[Callable[[Job], Iterable[Any]]]:
     """Use ``Pool.imap``, whose chunks are of one item unless told, or ``Pool.map``, which chooses (None)."""
     with fork.Pool(job.workers) as workers:
-
-        def run(job: Job) -> Iterable[Any]:
-            results = job.source()
-            for stage in stages_of(job, by_hand=by_hand):
-                results = getattr(workers, method)(stage, results, chunk)
-            return results
-
-        yield run
+        yield chained(lambda stage, items: getattr(workers, method)(stage, items, chunk), by_hand=by_hand)
 
 
 @contextmanager
 def executor(job: Job, *, chunk: int = 1, by_hand: bool = False) -> Iterator[Callable[[Job], Iterable[Any]]]:
     """Use ``ProcessPoolExecutor.map``."""
     with ProcessPoolExecutor(job.workers, mp_context=fork) as workers:
-
-        def run(job: Job) -> Iterable[Any]:
-            results = job.source()
-            for stage in stages_of(job, by_hand=by_hand):
-                results = workers.map(stage, results, chunksize=chunk)
-            return results
-
-        yield run
+        yield chained(lambda stage, items: workers.map(stage, items, chunksize=chunk), by_hand=by_hand)
 
 
 # ---------------------------------------------------------------------- no transport
