@@ -2,18 +2,22 @@
 
 import contextlib
 import gc
+import importlib
 import multiprocessing
 import os
 import secrets
 import select
 import signal
+import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+SCRIPTS = Path(__file__).parent.parent / "scripts"
 COOKIE_NAME = "MPENGINE_TEST_SESSION"
 PATIENCE_S = 5.0
 TESTS_BETWEEN_FULL_COLLECTIONS = 50
@@ -53,6 +57,17 @@ _collector = _Collector()
 
 def pytest_collection_finish():
     _collector.collect_all()
+
+
+@pytest.fixture
+def from_scripts(monkeypatch):
+    """Import a module or package that is beside the scripts and nowhere else; it is forgotten after the test."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    yield importlib.import_module
+    for name, module in list(sys.modules.items()):
+        if name not in before and str(getattr(module, "__file__", None) or "").startswith(str(SCRIPTS)):
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ Nothing here asserts a speed.  The contenders that misbehave are made up, and no
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -83,12 +82,9 @@ FAKES = """
 
 
 @pytest.fixture(autouse=True)
-def part(monkeypatch):
-    """Return a module of the benchmark, which is among the scripts and nowhere else."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    yield lambda name: importlib.import_module(f"contenders.{name}")
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("contenders", "measuring", "workload")]:
-        del sys.modules[name]
+def part(from_scripts):
+    """Return a module of the benchmark."""
+    return lambda name: from_scripts(f"contenders.{name}")
 
 
 @pytest.fixture

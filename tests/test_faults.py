@@ -5,7 +5,6 @@ The peers here are made up, and need none of the libraries that the table is abo
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 import tempfile
@@ -76,10 +75,9 @@ FAKES = """
 
 
 @pytest.fixture
-def table(monkeypatch):
-    """Return a module of the fault table, which is among the scripts."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return lambda name: importlib.import_module(f"faultlines.{name}")
+def table(from_scripts):
+    """Return a module of the fault table."""
+    return lambda name: from_scripts(f"faultlines.{name}")
 
 
 @pytest.fixture

@@ -13,15 +13,10 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
 @pytest.fixture(autouse=True)
-def simulating(monkeypatch):
-    """The simulation's modules, which are beside its script and nowhere else."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import simulating.costs
-    import simulating.world
-
-    yield simulating
-    for name in [name for name in sys.modules if name.partition(".")[0] == "simulating"]:
-        del sys.modules[name]
+def simulating(from_scripts):
+    from_scripts("simulating.costs")
+    from_scripts("simulating.world")
+    return from_scripts("simulating")
 
 
 def run(simulating, *costs, **options):

@@ -18,14 +18,8 @@ ONCE = WorkerDiedError("the worker died (SIGKILL), and its stage is not to be ru
 
 
 @pytest.fixture(autouse=True)
-def soaking(monkeypatch):
-    """The soak's modules, which are beside its script and nowhere else."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import soaking
-
-    yield soaking
-    for name in [name for name in sys.modules if name.partition(".")[0] == "soaking"]:
-        del sys.modules[name]
+def soaking(from_scripts):
+    return from_scripts("soaking")
 
 
 def value(index, number=None, spoilt=False):

@@ -4,7 +4,6 @@ Here it is every so many-th step; ``scripts/kill-everywhere`` takes all of them.
 """
 
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def killing(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)
-    import killing
-
-    yield killing
-    for name in ("killing", "steps"):
-        del sys.modules[name]
+def killing(from_scripts):
+    return from_scripts("killing")
 
 
 @pytest.mark.parametrize(("start_method", "stride"), [("forkserver", 29), ("fork", 83), ("spawn", 211)])
