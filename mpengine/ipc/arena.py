@@ -17,6 +17,7 @@ R4. Regions are as large as ``max_bytes`` allows all of them to be together, twi
 
 from __future__ import annotations
 
+import mmap
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
     from mpengine.ipc.messages import Buffer
 
-PAGE: Final = 4096
+PAGE: Final = mmap.PAGESIZE
 TABLE_BYTES: Final = PAGE
+TABLE_WORDS: Final = TABLE_BYTES // 8
 BLOCKS: Final = 504
 USED: Final = 0
 FREED: Final = 8

@@ -122,7 +122,7 @@ class PickleCodec:
 
     def weigh(self, payload: Any) -> int:
         """See ``Codec``."""
-        return sum(payload.block.sizes) if isinstance(payload, Shared) else len(payload)
+        return payload.nbytes if isinstance(payload, Shared) else len(payload)
 
 
 FEW: Final = 64
@@ -200,30 +200,31 @@ def _by_value(thing: object, leave_out: Callable[[pickle.PickleBuffer], object] 
     return dumped
 
 
+def _by_name(thing: object) -> bytes | None:
+    """Return ``thing`` pickled, or None where that takes cloudpickle."""
+    with contextlib.suppress(Exception):
+        dumped = pickle.dumps(thing, 5)
+        if MAIN not in dumped:
+            return dumped
+    return None
+
+
 def dump(thing: object) -> bytes:
     """Return ``thing`` pickled by value where need be; for functions and chains.
 
     What lives in modules goes without cloudpickle, which is a slow import, unless it was told to take some by value.
     """
     known = sys.modules.get("cloudpickle")
-    if known is None or not known.list_registry_pickle_by_value():
-        with contextlib.suppress(Exception):  # as in ``PickleCodec.pack``
-            dumped = pickle.dumps(thing, 5)
-            if MAIN not in dumped:
-                return dumped
-    return _by_value(thing)
+    is_registered = known is not None and bool(known.list_registry_pickle_by_value())
+    dumped = None if is_registered else _by_name(thing)
+    return _by_value(thing) if dumped is None else dumped
 
 
 def dump_error(error: BaseException) -> bytes | None:
     """Return ``error`` pickled, or None when it will not pickle."""
     try:
-        dumped = pickle.dumps(error, 5)
-        if MAIN not in dumped:
-            return dumped
-    except Exception:  # noqa: BLE001, S110 - cloudpickle may do it
-        pass
-    try:
-        return _by_value(error)
+        dumped = _by_name(error)
+        return _by_value(error) if dumped is None else dumped
     except Exception:  # noqa: BLE001 - an exception may hold anything; the caller has its text
         return None
 

@@ -16,7 +16,17 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from mpengine.ipc.arena import BLOCKS, FREED, TABLE_BYTES, USED, Block, decode_block, is_reference, whole_pages
+from mpengine.ipc.arena import (
+    BLOCKS,
+    FREED,
+    TABLE_BYTES,
+    TABLE_WORDS,
+    USED,
+    Block,
+    decode_block,
+    is_reference,
+    whole_pages,
+)
 from mpengine.ipc.messages import ProtocolError
 from mpengine.ipc.region import Region
 from mpengine.ipc.views import Shared, Viewer
@@ -38,11 +48,6 @@ class Stored(Shared):
         """Take the block into the books."""
         super().__init__(block, arena.viewer)
         self._arena = arena
-
-    @property
-    def nbytes(self) -> int:
-        """What it weighs."""
-        return sum(self.block.sizes)
 
     def __del__(self) -> None:
         """Free the block."""
@@ -103,7 +108,6 @@ class Arena:
             block.region == worker_id
             and block.number < BLOCKS
             and (block.region, block.number) not in self._in_use
-            and max(block.offset, block.size) <= self._geometry.region_bytes
             and block.offset + block.size <= self._geometry.region_bytes
         )
         if not good or not self._prepare():
@@ -124,7 +128,7 @@ class Arena:
             if self._window is not None:
                 self._window.give_back(self._place(block), whole_pages(block.size))
         elif self._tables is not None and self._words is not None and self._tables.is_mapped:
-            self._words[block.region * (TABLE_BYTES // 8) + FREED + block.number] = block.use
+            self._words[block.region * TABLE_WORDS + FREED + block.number] = block.use
 
     # ------------------------------------------------------------------ loans
 
@@ -153,14 +157,12 @@ class Arena:
     def bury(self, worker_id: int) -> None:
         """A worker's process is gone: so are its loans, and what it has written and not told of (R3)."""
         self._loans.pop(worker_id, None)
-        if self._window is None:
+        if self._words is None:
             return
-        size = self._geometry.region_bytes
-        kept = sorted(self.taken(worker_id), key=lambda block: block.offset)
+        kept, size = self.taken(worker_id), self._geometry.region_bytes
         self._give_back_all_but(kept, worker_id * size, (worker_id + 1) * size)
-        if self._words is not None:  # nobody else writes it at this moment (R1)
-            used = sum(whole_pages(block.size) for block in kept)
-            self._words[worker_id * (TABLE_BYTES // 8) + USED] = used
+        # Nobody else writes it at this moment (R1).
+        self._words[worker_id * TABLE_WORDS + USED] = sum(whole_pages(block.size) for block in kept)
 
     def taken(self, worker_id: int) -> list[Block]:
         """Return the blocks of a worker's region that are in use."""
@@ -171,7 +173,7 @@ class Arena:
         if self._words is None:
             return 0
         loans = [stored.nbytes for held in self._loans.get(worker_id, {}).values() for stored in held[:1]]
-        return self._words[worker_id * (TABLE_BYTES // 8) + USED] + sum(loans)
+        return self._words[worker_id * TABLE_WORDS + USED] + sum(loans)
 
     # ------------------------------------------------------------------ memory
 
@@ -187,25 +189,22 @@ class Arena:
             self._loans.clear()
             self._own = None
             self._is_closed = True
-        if self._window is None:
-            return
-        kept = sorted(self._in_use.copy().values(), key=self._place)
-        blocks = [block._replace(offset=self._place(block), region=0) for block in kept]
-        self._give_back_all_but(blocks, 0, self._geometry.regions * self._geometry.region_bytes)
+        if self._window is not None:
+            kept = self._in_use.copy().values()
+            self._give_back_all_but(kept, 0, self._geometry.regions * self._geometry.region_bytes)
 
     def _place(self, block: Block) -> int:
         return block.region * self._geometry.region_bytes + block.offset
 
-    def _give_back_all_but(self, kept: list[Block], start: int, end: int) -> None:
-        """Give back the window from ``start`` to ``end`` but for blocks whose offsets count from ``start``."""
+    def _give_back_all_but(self, kept: Iterable[Block], start: int, end: int) -> None:
+        """Give back the window from ``start`` to ``end``, but for some blocks in it."""
         assert self._window is not None  # noqa: S101 - the callers have looked
-        place = start
-        for block in kept:
-            if start + block.offset > place:
-                self._window.give_back(place, start + block.offset - place)
-            place = start + block.offset + whole_pages(block.size)
-        if end > place:
-            self._window.give_back(place, end - place)
+        for block in sorted(kept, key=self._place):
+            if self._place(block) > start:
+                self._window.give_back(start, self._place(block) - start)
+            start = self._place(block) + whole_pages(block.size)
+        if end > start:
+            self._window.give_back(start, end - start)
 
     def _prepare(self) -> bool:
         """Map what is written here; return whether that could be done."""
@@ -215,12 +214,11 @@ class Arena:
 
         geometry = self._geometry
         try:
-            self._window = Mapping(
-                self._fd, geometry.window, geometry.regions * geometry.region_bytes, private=False
-            )  # fmt: skip
-            self._tables = Mapping(self._fd, geometry.start, geometry.regions * TABLE_BYTES, private=False)
+            window = Mapping(self._fd, geometry.window, geometry.regions * geometry.region_bytes, private=False)
+            tables = Mapping(self._fd, geometry.start, geometry.regions * TABLE_BYTES, private=False)
         except OSError:
             self._is_off = True
             return False
-        self._words = self._tables.words(0, geometry.regions * (TABLE_BYTES // 8))
+        self._window, self._tables = window, tables
+        self._words = tables.words(0, geometry.regions * TABLE_WORDS)
         return True

@@ -21,12 +21,13 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Final
 
+from mpengine.ipc.arena import PAGE, whole_pages
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpengine.ipc.messages import Buffer
 
-PAGE: Final = mmap.PAGESIZE
 _NORESERVE: Final = 0x4000
 _DONTNEED: Final = 4
 _REMOVE: Final = 9
@@ -111,7 +112,7 @@ class Mapping:
         """Have a private mapping show what is in the file again, where somebody has written to it."""
         address = self._address + offset
         if self.is_mapped and _was_written(address, size):
-            _libc.madvise(address, _whole_pages(size), _DONTNEED)
+            _libc.madvise(address, whole_pages(size), _DONTNEED)
 
     def give_back(self, offset: int, size: int) -> None:
         """Give the memory of whole pages back to the system; they read as zeros after that."""
@@ -123,16 +124,12 @@ def _tell_gone(mapping: Mapping, on_gone: Callable[[], object]) -> None:  # noqa
     on_gone()
 
 
-def _whole_pages(size: int) -> int:
-    return -(-size // PAGE) * PAGE
-
-
 def _was_written(address: int, size: int) -> bool:
     """Whether a page of a private mapping is this process's own by now; True where the kernel does not tell.
 
     See ``Documentation/admin-guide/mm/pagemap.rst`` of Linux.
     """
-    pages = _whole_pages(size) // PAGE
+    pages = whole_pages(size) // PAGE
     try:
         fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

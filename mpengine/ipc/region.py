@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from mpengine.ipc.arena import BLOCKS, FREED, TABLE_BYTES, USED, Block, places, whole_pages
+from mpengine.ipc.arena import BLOCKS, FREED, TABLE_BYTES, TABLE_WORDS, USED, Block, places, whole_pages
 from mpengine.records import dataclass
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ class Region:
         self._start = geometry.window + number * geometry.region_bytes
         self._mapping = Mapping(fd, self._start, geometry.region_bytes, private=False)
         self._tables = Mapping(fd, geometry.start, geometry.regions * TABLE_BYTES, private=False)
-        words = TABLE_BYTES // 8
-        self._all_words = self._tables.words(0, geometry.regions * words)
-        self._words = self._all_words[number * words : (number + 1) * words]
+        self._all_words = self._tables.words(0, geometry.regions * TABLE_WORDS)
+        self._words = self._all_words[number * TABLE_WORDS : (number + 1) * TABLE_WORDS]
         self._given = {
             block.number: _Room(block.number, block.offset, whole_pages(block.size), block.use) for block in taken
         }
@@ -146,5 +145,4 @@ class Region:
 
     def _total(self) -> int:
         """Return what all regions use together; others may be at it, so it is only nearly so."""
-        words = TABLE_BYTES // 8
-        return sum([self._all_words[number * words + USED] for number in range(self._geometry.regions)])
+        return sum([self._all_words[number * TABLE_WORDS + USED] for number in range(self._geometry.regions)])

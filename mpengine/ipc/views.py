@@ -108,6 +108,11 @@ class Shared:
         self.block = block
         self.viewer = viewer
 
+    @property
+    def nbytes(self) -> int:
+        """What it weighs."""
+        return sum(self.block.sizes)
+
     def look(self) -> memoryview:
         """Return its bytes, to be kept as long as one likes."""
         return self.viewer.look(self)
