@@ -58,7 +58,7 @@ class Engine:
         backend: ``"process"``, or ``"inline"`` to run everything in this thread, for debugging.
         preload: modules that the fork server imports once, so that workers start with them.
         metrics_interval_s: seconds between snapshots on the metrics board, which a run gets once it has lasted longer
-            than that; 0: never.  Inline runs have no board.
+            than that and somebody has asked for it, or four times as long; 0: never.  Inline runs have no board.
 
     Raises:
         ValueError: an option is not what it can be; the message names it.

@@ -62,15 +62,15 @@ def test_random_costs_keep_all_workers_busy(simulating, seed):
 def test_batches_are_of_the_right_size_within_a_few(simulating):
     outcome = run(simulating, simulating.costs.even(0.001), items=2000)
 
-    assert max(outcome.sizes) == 25
-    assert outcome.sizes.index(25) < 10  # two workers, and two batches each that were asked for when nothing was known
+    assert 25 <= max(outcome.sizes[:12]) < 35  # two workers, and two batches each that were asked for knowing nothing
+    assert 90 <= max(outcome.sizes) <= 100
 
 
 @pytest.mark.slow
 def test_batches_shrink_towards_the_end_of_the_input(simulating):
     outcome = run(simulating, simulating.costs.even(0.001), workers=4, items=2000)
 
-    assert 25 in outcome.sizes
+    assert max(outcome.sizes) > 25
     assert max(outcome.sizes[-4:]) <= 3
 
 
@@ -92,7 +92,7 @@ def test_heavy_tails_are_handed_out_nearly_as_well_as_single_items_would_be(simu
 def test_what_is_under_way_is_a_few_batches_a_worker(simulating):
     outcome = run(simulating, simulating.costs.even(0.001), workers=32, items=8000)
 
-    assert outcome.most_items < 32 * 25 * 5
+    assert outcome.most_items < 32 * 50 * 5
 
 
 @pytest.mark.slow

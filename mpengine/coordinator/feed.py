@@ -1,7 +1,7 @@
 """The source, pulled and packed off the loop.
 
 Two threads: one runs the source's own code and nothing else, so that it may block as long as it likes; the other packs
-what has come.  A list, tuple or range needs no first thread: it is cut into slices.
+what has come.  A list or tuple needs no first thread: it is cut into slices.
 
 F1. No more is pulled than the scheduler has asked for.
 F2. What has been pulled is packed when a batch is full, and ``LINGER_S`` after the first of it came in any case.
@@ -261,9 +261,7 @@ class ThreadedFeed:
                 if self._is_closing:
                     return
                 count = self._take_order(len(source) - start)
-            items = source[start : start + count]
-            if type(items) is not range:  # which is its own short form, and is taken for the list that it stands for
-                items = list(items)
+            items = list(source[start : start + count])
             start += len(items)
             self._pack(items)
         self.post(events.SourceEnded(time.monotonic()))

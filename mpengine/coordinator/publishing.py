@@ -4,7 +4,8 @@
 
 A thread of its own waits for the next moment; everything that may take time, or may never come back, happens on it.
 
-A1. Nothing is started for a run that is over within ``interval_s`` but this thread.
+A1. Nothing is started for a run that is over within ``interval_s`` but this thread; nor within ``UNASKED`` times that
+    where nobody has asked for the board: to start its process takes as much of a core as a second's batches do.
 A2. The board's process stays until ``close``.  If it dies before that, the run goes on without a board; the next run
     starts another.
 A3. Nobody waits for this thread but ``end``, ``END_S`` at most, so that the last snapshot is there when the run is
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mpengine.monitor.board import BoardAddress, Proxy
     from mpengine.processes.boardprocess import BoardProcess
 
+UNASKED: Final = 4
 READY_S: Final = 30.0
 END_S: Final = 0.5
 JOIN_S: Final = 5.0
@@ -36,13 +38,13 @@ class Publisher:
     """Publishes for one engine, run after run.
 
     Args:
-        interval_s: how long a run lasts before it gets a board, and between two snapshots on it; 0: never.
+        interval_s: how long a run lasts before it gets a board (A1), and between two snapshots on it; 0: never.
         scribe: logs.
     """
 
     def __init__(self, interval_s: float, scribe: Scribe) -> None:
         """Start nothing yet."""
-        self._interval_s = min(interval_s, threading.TIMEOUT_MAX / 2)
+        self._interval_s = min(interval_s, threading.TIMEOUT_MAX / (2 * UNASKED))
         self._scribe = scribe
         self._wake = threading.Event()
         self._is_told = threading.Event()
@@ -51,6 +53,8 @@ class Publisher:
         self._take: Callable[[], Snapshot] | None = None
         self._last: Snapshot | None = None
         self._due_at = 0.0
+        self._began_at = 0.0
+        self._is_asked_for = False
         self._thread: threading.Thread | None = None
         self._process: BoardProcess | None = None
         self._board: Proxy | None = None
@@ -64,7 +68,9 @@ class Publisher:
             return
         with self._lock:
             self._take = take
-            self._due_at = time.monotonic() + self._interval_s
+            self._began_at = time.monotonic()
+            is_late = self._board is None and not self._is_asked_for
+            self._due_at = self._began_at + self._interval_s * (UNASKED if is_late else 1)
             self._has_failed = False
             if self._thread is None:
                 self._thread = threading.Thread(target=self._publish_all, name="mpengine-publisher", daemon=True)
@@ -97,14 +103,28 @@ class Publisher:
 
     @property
     def board(self) -> Proxy | None:
-        """The board; None until there is one."""
-        return self._board
+        """The board; None until there is one.  To ask is to want it."""
+        board = self._board
+        if board is None:
+            self._ask_for_it()
+        return board
 
     @property
     def address(self) -> BoardAddress | None:
         """What another process needs to find the board; None until there is one."""
         with self._lock:
-            return None if self._board is None or self._process is None else self._process.where
+            if self._board is not None and self._process is not None:
+                return self._process.where
+        self._ask_for_it()
+        return None
+
+    def _ask_for_it(self) -> None:
+        with self._lock:
+            if self._is_asked_for:
+                return
+            self._is_asked_for = True
+            self._due_at = min(self._due_at, self._began_at + self._interval_s)
+        self._wake.set()
 
     # ------------------------------------------------------------------ the thread
 

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mpengine.backends.limits import explained
-from mpengine.coordinator.feed import Feed, InlineFeed, ThreadedFeed
+from mpengine.coordinator.feeds import feed_of
 from mpengine.coordinator.handlers import InlineHandlers, ThreadedHandlers
 from mpengine.coordinator.live import LIVE
 from mpengine.coordinator.loop import Coordinator
@@ -80,9 +80,8 @@ class Run:
         )
         self._scheduler = Scheduler(plan, settings)
         self._coordinator = Coordinator(plan, self._scheduler, backend, options.scribe)
-        make_feed = InlineFeed if backend.in_caller else ThreadedFeed
         codec = PlainCodec() if plan.begins_plain else backend.codec
-        self._feed: Feed = make_feed(source, codec, self._coordinator.post)
+        self._feed = feed_of(source, codec, self._coordinator.post, in_caller=backend.in_caller)
         make_handlers = InlineHandlers if backend.in_caller else ThreadedHandlers
         self._handlers = make_handlers(plan.stages, self._coordinator.failures, self._coordinator.post)
         self._thread = threading.Thread(target=self._body, name="mpengine-coordinator", daemon=True)

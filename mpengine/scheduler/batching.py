@@ -1,13 +1,15 @@
 """How large batches are: learnt from what items have cost so far.
 
-A batch ought to be about ``TARGET_S`` of work: long enough that handing it over costs nothing in comparison (measured:
-6 to 40 microseconds a batch), short enough that results flow and that workers end at the same time.
+A batch ought to be about ``TARGET_S`` of work: long enough that handing it over costs little in comparison, short
+enough that results flow and that workers end at the same time.  In a run that lasts it becomes ``LONGEST_S``.
 
 Z1. Costs that rise are followed at once, and those that fall over a hundred batches or so: a batch that is too short
     costs microseconds, while one that is too long holds items up behind the slow one that nobody has foreseen.
 Z2. With many workers batches are longer, so that the coordinator has ``PARENT_S`` for each of them.
 Z3. Where a batch would have to wait long in reserve, there is none.  It waits for what is left of the one before, and
     the longer that one takes the likelier it is to be met: so half of the mean square over the mean, not half the mean.
+Z4. Batches grow with the run, to a part of the time it has lasted, ``LONGEST_S`` at most: each one wakes the parent,
+    whose caches are cold by then, on a core that a worker needs.  Where they turn out uneven they are short again.
 """
 
 from __future__ import annotations
@@ -15,6 +17,10 @@ from __future__ import annotations
 from mpengine.records import dataclass
 
 TARGET_S = 0.025
+LONGEST_S = 0.1
+PART = 1 / 2
+EVEN = 1.5
+"""Batches are even where the one that is met at any moment is hardly longer than all of them in the mean."""
 PARENT_S = 100e-6
 MAX_BATCH = 16_384
 MAX_BATCH_BYTES = 1 << 22
@@ -35,7 +41,8 @@ class BatchSizer:
     Attributes:
         limit: never more items than this.
         unit: a multiple of so many, where that can be had.
-        target_s: a batch ought to take so long.
+        target_s: a batch ought to take so long, at first and where batches are uneven.
+        workers: how many may run the chain.
         size: how many items make a batch now.
         learnt: whether anything was learnt yet.
         item_s: seconds an item takes, as far as is known; 0 before anything is.
@@ -45,6 +52,7 @@ class BatchSizer:
     limit: int = MAX_BATCH
     unit: int = 1
     target_s: float = TARGET_S
+    workers: int = 1
     size: int = 1
     learnt: bool = False
     item_s: float = 0.0
@@ -55,6 +63,7 @@ class BatchSizer:
     _more_items: float = 0.0  # these are forgotten slowly
     _more_seconds: float = 0.0
     _squares: float = 0.0
+    _work_s: float = 0.0  # of all that has come back
 
     def __post_init__(self) -> None:
         """Begin with one unit."""
@@ -70,6 +79,7 @@ class BatchSizer:
 
         Old figures fade a batch, weighed by items, so that one slow item among quick ones counts for what it is.
         """
+        self._work_s += seconds
         if items <= 0:
             self._seconds += seconds  # of an item that is not through yet, and that counts once it is
             self._more_seconds += seconds
@@ -82,14 +92,20 @@ class BatchSizer:
         self._more_seconds = self._more_seconds * FORGET_SLOWLY + seconds
         self._squares = self._squares * FORGET_SLOWLY + seconds * seconds
         self.item_s = max(self._seconds / self._items, self._more_seconds / self._more_items)  # Z1
+        met_s = self._squares / self._more_seconds if self._more_seconds else 0.0
+        aim_s = self._aim_s(met_s)
         wanted = self.limit
         if self.item_s > 0:
-            wanted = min(wanted, int(self.target_s / self.item_s))
+            wanted = min(wanted, int(aim_s / self.item_s))
         if self._bytes > 0:
             wanted = min(wanted, int(MAX_BATCH_BYTES * self._items / self._bytes))
         self.size = self.in_units(min(wanted, self.size * GROWTH))
-        reserve_s = self._squares / (2 * self._more_seconds) if self._more_seconds else 0.0  # Z3
-        self.is_long = self.item_s * self.size > 2 * self.target_s or reserve_s > 2 * self.target_s
+        self.is_long = self.item_s * self.size > 2 * aim_s or met_s / 2 > 2 * aim_s  # Z3
+
+    def _aim_s(self, met_s: float) -> float:
+        """Return how much work a batch ought to be now, where the one that is met at any moment takes so long (Z4)."""
+        aim_s = max(self.target_s, min(LONGEST_S, PART * self._work_s / self.workers))
+        return aim_s if met_s <= EVEN * aim_s else self.target_s
 
     @property
     def item_bytes(self) -> float:

@@ -89,7 +89,7 @@ class Intake:
         under_way = stock.open_items + self.requested
         waiting = stock.backlog.level(self._entrance) + self.requested
         ahead = min(self._ahead(sizer, size), self._buffer)
-        if waiting > ahead - max(size, ahead // 4):
+        if waiting > ahead - max(size, ahead // 2):  # so that the source's thread is woken for several batches
             return None
         room = ahead - waiting
         room = min(room, self.window - under_way)

@@ -88,8 +88,9 @@ class Scheduler:
         caps = [None if chain.seats else chain.workers for chain in chains]
         self.crew = Crew(settings.workers, caps, [chain.seats for chain in chains])
         self.sizers = [
-            BatchSizer(min(MAX_BATCH, chain.buffer), chain.unit, target_for(self.crew.size_for(chain.index)))
+            BatchSizer(min(MAX_BATCH, chain.buffer), chain.unit, target_for(workers), workers)
             for chain in plan.chains
+            for workers in [self.crew.size_for(chain.index)]
         ]
         self.started_at = 0.0
         self._source_failure: events.SourceFailed | None = None

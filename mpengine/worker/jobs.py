@@ -1,7 +1,7 @@
 """A batch in a worker, on its way through a chain.
 
-J1. Results are reported no later than ``REPORT_S`` after the last report, so that they flow and that little is done
-    twice when a worker dies.
+J1. Results are reported about ``REPORT_S`` after the last report, so that they flow and that little is done twice when
+    a worker dies; half as long after that at most, where the whole batch is known to be through by then.
 J2. Items that cost less than ``QUICK_S`` run stage by stage in one tight loop, a slice of about ``SLICE_S`` at a time;
     others one by one, each named in the slot before it runs.  A batch that a worker has died of always runs like that,
     and reports each item by itself: packing results runs user code too, which may be what kills.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mpengine.worker.coroutines import Coroutines
     from mpengine.worker.groups import Outcome
 
-REPORT_S = 0.05
+REPORT_S = 0.1
 QUICK_S = 20e-6
 SLICE_S = 1e-3
 
@@ -135,8 +135,16 @@ class Job:
                 self._run_group(report, self._chain.steps[0].batch)
             else:
                 self._run_item(report)
-            if self.careful or time.perf_counter() >= until:
+            if self.careful:
                 return
+            late_s = time.perf_counter() - until
+            if late_s >= 0 and not self._is_nearly_through(late_s):
+                return
+
+    def _is_nearly_through(self, late_s: float) -> bool:
+        """Whether the rest is as good as done, where a report has been due for so long (J1)."""
+        item_s = self._chain.item_s
+        return item_s is not None and late_s + item_s * (self._hi - self._position) < REPORT_S / 2
 
     def _learn(self, seconds: float, items: int) -> None:
         if items:

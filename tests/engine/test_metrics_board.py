@@ -18,7 +18,7 @@ from engine_stages import double, keep
 
 from mpengine import Engine
 from mpengine.coordinator import publishing
-from mpengine.coordinator.publishing import Publisher
+from mpengine.coordinator.publishing import UNASKED, Publisher
 from mpengine.coordinator.run import Run
 from mpengine.coordinator.scribe import Scribe
 from mpengine.metrics import Snapshot
@@ -142,6 +142,23 @@ def test_a_run_that_is_over_soon_pays_for_no_manager(run_program):
     """)
 
     assert (program.stdout, program.stderr) == ("False None\n", "")
+
+
+@pytest.mark.parametrize("ask", [lambda one: one.board, lambda one: one.address])
+def test_a1_a_board_that_nobody_asks_for_comes_later(ask):
+    publisher = Publisher(1000.0, Scribe())
+
+    def due_s():
+        return round(publisher._due_at - publisher._began_at)
+
+    publisher.begin(Snapshot)
+    assert due_s() == UNASKED * 1000
+    assert ask(publisher) is None
+    assert due_s() == 1000
+    publisher.end(Snapshot())
+    publisher.begin(Snapshot)
+    assert due_s() == 1000  # who has asked once will look again
+    publisher.close()
 
 
 @pytest.mark.parametrize("interval_s", [0, 0.0])

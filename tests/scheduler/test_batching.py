@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from mpengine.scheduler.batching import GROWTH, MAX_BATCH, MAX_BATCH_BYTES, PARENT_S, TARGET_S, BatchSizer, target_for
+from mpengine.scheduler.batching import (
+    EVEN,
+    GROWTH,
+    LONGEST_S,
+    MAX_BATCH,
+    MAX_BATCH_BYTES,
+    PARENT_S,
+    PART,
+    TARGET_S,
+    BatchSizer,
+    target_for,
+)
+
+MS = 2**-10
 
 
 def learn(sizer, item_s, times=1, item_bytes=0):
@@ -27,7 +40,7 @@ def test_batches_grow_step_by_step_up_to_the_limit():
 
 
 def test_a_batch_comes_to_be_about_the_target_of_work():
-    sizer = BatchSizer()
+    sizer = BatchSizer(workers=2)
 
     learn(sizer, 0.001, times=4)
 
@@ -110,7 +123,7 @@ def test_z1_a_cost_that_falls_is_followed_in_some_hundred_batches():
     learn(sizer, 0.01, times=30)
 
     learn(sizer, 0.0001, times=3)
-    assert sizer.size < 10  # they might be the quick ones between two slow ones
+    assert sizer.size < 15  # they might be the quick ones between two slow ones
     learn(sizer, 0.0001, times=150)
 
     assert sizer.size > 150
@@ -159,3 +172,40 @@ def test_z3_where_a_batch_would_wait_long_in_reserve_there_is_none():
     assert sizer.is_long  # the mean is that of quick ones again, nearly, but the next slow one will come
     learn(sizer, 0.001, times=1000)
     assert not sizer.is_long
+
+
+def test_z4_batches_grow_to_a_part_of_the_time_that_the_workers_have_been_at_it():
+    sizer = BatchSizer(workers=2)
+    work_s = 0.0
+    seen = []
+    while sizer.size < int(LONGEST_S / MS):
+        work_s += sizer.size * MS
+        learn(sizer, MS)
+        seen.append(sizer.size)
+        assert sizer.size <= max(TARGET_S, PART * work_s / 2) / MS
+
+    learn(sizer, MS, times=100)
+    assert sizer.size == int(LONGEST_S / MS)
+    assert any(TARGET_S / MS < size < LONGEST_S / MS for size in seen)
+    assert not sizer.is_long
+
+
+def test_z4_they_are_short_where_costs_are_uneven():
+    sizer = BatchSizer(workers=2)
+    learn(sizer, MS, times=50)
+    assert sizer.size == int(LONGEST_S / MS)
+
+    sizer.learn(100, 0.1 * EVEN, 0)  # a little more is not uneven yet
+    assert sizer.size > 1.5 * TARGET_S / MS
+    sizer.learn(100, 2.0, 0)
+    learn(sizer, MS, times=20)
+
+    assert sizer.size <= TARGET_S / MS
+
+
+def test_z4_where_batches_are_longer_for_the_number_of_workers_they_stay_so():
+    sizer = BatchSizer(target_s=target_for(4096), workers=4096)
+
+    learn(sizer, MS, times=4)
+
+    assert sizer.size == pytest.approx(target_for(4096) / MS, abs=1)

@@ -1,6 +1,7 @@
 """A batch on its way through a chain: however it is run, the reports add up to the same."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -137,6 +138,38 @@ def test_a_kill_switch_in_a_stream_leaves_a_report_that_adds_up():
     reports = list(reports_of(job_of(Chain([stage(lambda x: x), stage(generate)], 0), [0, 1, 2, 3])))
     assert reports[-1].kill == "why"
     assert merged(reports)[0] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("items", "consumed"),
+    [(8, [8]), (11, [11]), (12, [8, 4]), (19, [8, 11]), (21, [8, 8, 5])],
+)
+def test_j1_what_is_through_is_reported_in_time_and_not_just_before_the_end(items, consumed, monkeypatch):
+    now_s = [0.0]
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    monkeypatch.setattr(jobs, "REPORT_S", 8.0)
+
+    def take_a_second(x):
+        now_s[0] += 1
+
+    chain = Chain([stage(take_a_second)], 0)
+    chain.item_s = 1.001
+
+    assert [report.consumed for report in reports_of(job_of(chain, list(range(items))))] == consumed
+
+
+def test_j1_a_rest_that_was_thought_to_be_short_does_not_hold_a_report_up_for_long(monkeypatch):
+    now_s = [0.0]
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    monkeypatch.setattr(jobs, "REPORT_S", 8.0)
+
+    def get_slower(x):
+        now_s[0] += 1 if x < 8 else 3
+
+    chain = Chain([stage(get_slower)], 0)
+    chain.item_s = 1.001
+
+    assert next(reports_of(job_of(chain, list(range(11))))).consumed == 9
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 100])
