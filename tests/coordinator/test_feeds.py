@@ -7,6 +7,8 @@ from mpengine.coordinator.feeds import RangeFeed, feed_of
 from mpengine.ipc.codec import PickleCodec
 from mpengine.scheduler.events import SourceEnded, SourcePacked
 
+CODEC = PickleCodec(main_by_value=True)
+
 
 @pytest.fixture
 def happened():
@@ -14,12 +16,11 @@ def happened():
 
 
 def unpacked(happened):
-    codec = PickleCodec()
-    return [list(codec.unpack(event.payload)) for event in happened if type(event) is SourcePacked]
+    return [list(CODEC.unpack(event.payload)) for event in happened if type(event) is SourcePacked]
 
 
 def test_a_range_is_cut_into_what_was_asked_for(happened):
-    feed = feed_of(range(5, 15), PickleCodec(), happened.append, in_caller=False)
+    feed = feed_of(range(5, 15), CODEC, happened.append, in_caller=False)
 
     feed.pull(4, 3)
     assert unpacked(happened) == [[5, 6, 7], [8]]
@@ -34,13 +35,13 @@ def test_a_range_is_cut_into_what_was_asked_for(happened):
 
 
 def test_a_range_of_nothing_ends_at_once(happened):
-    feed_of(range(0), PickleCodec(), happened.append, in_caller=False).pull(1, 1)
+    feed_of(range(0), CODEC, happened.append, in_caller=False).pull(1, 1)
 
     assert [type(event) for event in happened] == [SourceEnded]
 
 
 def test_a_range_that_is_closed_gives_nothing_more(happened):
-    feed = feed_of(range(10), PickleCodec(), happened.append, in_caller=False)
+    feed = feed_of(range(10), CODEC, happened.append, in_caller=False)
     feed.close()
     feed.pull(5, 5)
 
@@ -62,6 +63,6 @@ class OfItsOwn(list):
     ],
 )
 def test_each_source_has_the_feed_it_needs(source, in_caller, kind, happened):
-    feed = feed_of(source, PickleCodec(), happened.append, in_caller=in_caller)
+    feed = feed_of(source, CODEC, happened.append, in_caller=in_caller)
 
     assert type(feed) is kind
