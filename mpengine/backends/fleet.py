@@ -1,6 +1,6 @@
 """The worker processes of one engine: started, linked, heard, stopped.  Knows nothing of runs, batches or items.
 
-Everything the coordinator waits for is in one selector: the bell (somebody called ``wake``), the registry (births and
+Everything the coordinator waits for is in one epoll: the bell (somebody called ``wake``), the registry (births and
 deaths), every outbox, and each inbox that has something left to be written.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
+import select
 import time
 from typing import TYPE_CHECKING
 
@@ -92,12 +92,13 @@ class Fleet:
             self.arena = Arena(self._block.fd, self._block.geometry)
             self.event = CancelEvent(self._block.buffer, CANCEL_OFFSET)
             on_error.callback(self.event.close)
-            self._selector = selectors.EpollSelector()
+            self._epoll = select.epoll()
             on_error.pop_all()
+        self._watched: dict[int, Link | None] = {}
         self.links: dict[int, Link] = {}
         self._generations = [0] * options.workers
-        self._selector.register(bell_fd, selectors.EVENT_READ)
-        self._selector.register(self._registry.fileno(), selectors.EVENT_READ)
+        self._watch(bell_fd, select.EPOLLIN)
+        self._watch(self._registry.fileno(), select.EPOLLIN)
         self._own = [self._block.fd, self.event.fileno(), self.event.write_fd]
         for fd in self._own:
             close_in_forked_children(fd)
@@ -116,7 +117,7 @@ class Fleet:
             self._registry.start(boot)
         finally:
             link.close_worker_ends()
-        self._selector.register(link.outbox.reader_fd, selectors.EVENT_READ, link)
+        self._watch(link.outbox.reader_fd, select.EPOLLIN, link)
         return link
 
     def send(self, link: Link, message: Message, *, asks: bool = False) -> None:
@@ -147,30 +148,42 @@ class Fleet:
         return self._registry.helpers()
 
     def _watch_inbox(self, link: Link) -> None:
+        if link.inbox.is_flushed is not link.is_inbox_watched:
+            return
         fd = link.inbox.writer_fd
-        watched = fd in self._selector.get_map()
-        if link.inbox.is_flushed and watched:
-            self._selector.unregister(fd)
-        elif not link.inbox.is_flushed and not watched:
-            self._selector.register(fd, selectors.EVENT_WRITE, link)
+        if link.is_inbox_watched:
+            self._unwatch(fd)
+        else:
+            self._watch(fd, select.EPOLLOUT, link)
+        link.is_inbox_watched = not link.is_inbox_watched
 
     # ------------------------------------------------------------------ hearing
+
+    def _watch(self, fd: int, mask: int, link: Link | None = None) -> None:
+        self._epoll.register(fd, mask)
+        self._watched[fd] = link
+
+    def _unwatch(self, fd: int) -> None:
+        """Watch ``fd`` no more, if it is watched."""
+        if fd in self._watched:
+            del self._watched[fd]
+            self._epoll.unregister(fd)
 
     def wait(self, timeout_s: float | None) -> list[Happening]:
         """Return what has happened, after ``timeout_s`` seconds at most; nothing when only the bell rang."""
         happened: list[Happening] = []
         deaths = False
-        for key, mask in self._selector.select(timeout_s):
-            link = key.data
-            if key.fd == self._bell_fd:
+        for fd, _ in self._epoll.poll(timeout_s):
+            link = self._watched.get(fd)
+            if fd == self._bell_fd:
                 drain_bell(self._bell_fd)
             elif link is None:
                 deaths = True
-            elif mask & selectors.EVENT_WRITE:
+            elif fd == link.outbox.reader_fd:
+                self._hear(link, happened)
+            else:
                 link.inbox.flush()
                 self._watch_inbox(link)
-            else:
-                self._hear(link, happened)
         if deaths:
             self._collect(happened)
         return happened
@@ -186,7 +199,7 @@ class Fleet:
         except (EOFError, ProtocolError):
             # It has closed its end, or sends what is no message: nothing it says is of use any more (K9).
             link.is_closed = True
-            self._selector.unregister(link.outbox.reader_fd)
+            self._unwatch(link.outbox.reader_fd)
             self.kill(link)
             return False
         return True
@@ -212,8 +225,7 @@ class Fleet:
 
     def _drop(self, link: Link) -> None:
         for fd in (link.inbox.writer_fd, link.outbox.reader_fd):
-            if fd in self._selector.get_map():
-                self._selector.unregister(fd)
+            self._unwatch(fd)
         del self.links[link.worker_id]
         link.close()
 
@@ -282,7 +294,7 @@ class Fleet:
         for link in list(self.links.values()):
             self._drop(link)
         survivors = self._registry.verify_gone()
-        self._selector.close()
+        self._epoll.close()
         self.event.close()
         self.arena.close()
         self._block.close()

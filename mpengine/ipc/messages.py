@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import marshal
 import struct
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from mpengine.errors import EngineError
@@ -215,6 +216,7 @@ KINDS: Final[tuple[type[Any], ...]] = (
 )  # fmt: skip
 _NUMBER: Final = {kind: number for number, kind in enumerate(KINDS)}
 _FIELDS: Final = {kind: tuple(f.name for f in fields(kind) if f.name != "payloads") for kind in KINDS}
+_META: Final = {kind: attrgetter(*names) for kind, names in _FIELDS.items() if len(names) > 1}
 _BY_TEXT: Final = {
     "int": int, "str": str, "bool": bool, "float": float, "bytes | None": bytes, "str | None": str,
 }  # fmt: skip
@@ -222,14 +224,18 @@ _TYPES: Final = {
     kind: tuple((_BY_TEXT.get(str(f.type), tuple), "None" in str(f.type)) for f in fields(kind) if f.name != "payloads")
     for kind in KINDS
 }
+_USUAL: Final = {
+    kind: tuple(type(None) if may_be_none else is_a for is_a, may_be_none in _TYPES[kind]) for kind in KINDS
+}
 _CARRIES: Final = {kind for kind in KINDS if any(f.name == "payloads" for f in fields(kind))}
 
 
 def encode(message: Message) -> list[Buffer]:
     """Return the message as buffers, to be written one behind the other."""
     kind = type(message)
-    meta = marshal.dumps(tuple([getattr(message, name) for name in _FIELDS[kind]]))
-    payloads: Sequence[Buffer] = getattr(message, "payloads", ())
+    get = _META.get(kind)
+    meta = marshal.dumps(get(message) if get else tuple([getattr(message, name) for name in _FIELDS[kind]]))
+    payloads: Sequence[Buffer] = message.payloads if kind in _CARRIES else ()  # type: ignore[union-attr]
     sizes = [memoryview(payload).nbytes for payload in payloads]
     head = HEADER.pack(MAGIC, _NUMBER[kind], len(sizes), len(meta))
     return [b"".join([head, *map(SIZE.pack, sizes), meta]), *payloads]
@@ -286,6 +292,8 @@ def decode(frame: Buffer) -> Message:
 
 
 def _check(kind: type[Any], values: object) -> None:
+    if type(values) is tuple and tuple(map(type, values)) == _USUAL[kind]:
+        return
     wanted = _TYPES[kind]
     good = isinstance(values, tuple) and len(values) == len(wanted)
     if good and isinstance(values, tuple):

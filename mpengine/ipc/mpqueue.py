@@ -184,6 +184,9 @@ class MPQueue:
         return [decode(large)]
 
     def _parse(self, arrived: bytes) -> list[Message]:
+        if frame_size(arrived) == len(arrived):  # as it mostly is
+            self._rest = b""
+            return [decode(arrived)]
         messages: list[Message] = []
         start = 0
         view = memoryview(arrived)

@@ -273,12 +273,14 @@ class Crew:
 
     def place(self, worker: Worker) -> None:
         """Count ``worker`` as what it is now."""
-        is_ready, is_active = worker.is_ready, worker.active > 0
+        active = worker.active
+        is_ready, is_active = worker.is_ready, active > 0
         muster = None
-        if is_ready and worker.active < CREDIT:
+        if is_ready and active < CREDIT:
             muster = self.with_reserve_free if is_active else self.idle
         pins = len(worker.pinned) if is_ready and worker.only is None else -1
-        mark = (muster, worker.rank, pins, is_ready, is_active, worker.is_open, bool(worker.aside))
+        is_open = muster is not None and not (is_active and worker.quota == 0)
+        mark = (muster, worker.rank, pins, is_ready, is_active, is_open, bool(worker.aside))
         before = self._marks[worker.worker_id]
         if mark == before:
             return self._place_spent(worker)
@@ -289,10 +291,11 @@ class Crew:
                 was_in.remove(worker, old_rank)
             if muster is not None:
                 muster.add(worker)
-        self._by_pins[old_pins] -= 1
-        self._by_pins[pins] += 1
+        if pins != old_pins:
+            self._by_pins[old_pins] -= 1
+            self._by_pins[pins] += 1
         self.ready += is_ready - was_ready
-        self.open += worker.is_open - was_open
+        self.open += is_open - was_open
         self.suspended += bool(worker.aside) - had_aside
         if is_active is not was_active:
             self.busy += is_active - was_active
@@ -300,7 +303,7 @@ class Crew:
         return self._place_spent(worker)
 
     def _place_spent(self, worker: Worker) -> None:
-        if worker.is_spent:
+        if worker.quota == 0 and worker.is_spent:
             self.spent |= worker.bit
         elif self.spent:
             self.spent &= ~worker.bit

@@ -34,21 +34,21 @@ def _do_tallies_fit(report: BatchReturned, batch: Batch, chain: ChainPlan) -> bo
     """Whether each stage got what the one before gave on, and what came out at the end was wanted."""
     entering = report.consumed
     for tally in report.tallies:
-        figures = (tally.succeeded, tally.failed, tally.skipped)
-        if min(figures) < 0 or sum(figures) != entering:
+        succeeded, failed, skipped = tally.succeeded, tally.failed, tally.skipped
+        if succeeded < 0 or failed < 0 or skipped < 0 or succeeded + failed + skipped != entering:
             return False
         entering = tally.succeeded
-    given = sum(chunk.count for chunk in report.chunks)
+    given = sum([chunk.count for chunk in report.chunks])
     wanted = given <= batch.budget if chain.fans_out else given == entering
     return wanted and len(report.tallies) == len(chain.stages)
 
 
 def _do_failures_fit(report: BatchReturned, batch: Batch, chain: ChainPlan) -> bool:
+    if sum([tally.failed for tally in report.tallies]) != len(report.failures):
+        return False
     places = range(batch.lo, batch.lo + report.consumed)
     stages = range(len(chain.stages))
-    return sum(tally.failed for tally in report.tallies) == len(report.failures) and all(
-        failure.position in places and failure.stage in stages for failure in report.failures
-    )
+    return all(failure.position in places and failure.stage in stages for failure in report.failures)
 
 
 def _does_chunk_fit(chunk: Chunk, report: BatchReturned, batch: Batch, chain: ChainPlan) -> bool:

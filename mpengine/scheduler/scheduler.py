@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mpengine.plan import Plan
     from mpengine.scheduler.batches import Batch
     from mpengine.scheduler.commands import Command
+    from mpengine.scheduler.crew import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,6 @@ class Scheduler:
         self._intake = Intake(settings, self.stock, self.crew, self.sizers, self._admission)
         self.timesheet = Timesheet(plan, self.crew, self.stock, self._intake, self._admission)
         self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers, self._admission, self.timesheet)
-        self._policies = plan.policies
         self._last_stage = len(plan.stages) - 1
         self._out: list[Command] = []
         self._verdicts = Verdicts(plan, self.stock, self._out)
@@ -106,7 +106,7 @@ class Scheduler:
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.RunStarted: self._on_run_started,
             events.SourcePacked: self._on_source_packed,
-            events.SourceEnded: self._on_source_ended,
+            events.SourceEnded: lambda _: self._intake.end(),
             events.SourceFailed: self._on_source_failed,
             events.WorkerReady: self._on_worker_ready,
             events.WorkerBloated: self._on_worker_bloated,
@@ -114,7 +114,9 @@ class Scheduler:
             events.MemoryEased: lambda event: self._admission.ease(event.at),
             events.WorkerDied: self._on_worker_died,
             events.StageBroken: self._on_stage_broken,
-            events.StartFailed: self._on_start_failed,
+            events.StartFailed: lambda event: self._cancel(
+                f"workers could not be started: {event.summary}", event.error
+            ),
             events.BatchReturned: self._on_batch_returned,
             events.DeliveryTaken: self._on_delivery_taken,
             events.DeliveryRefused: self._on_delivery_refused,
@@ -142,8 +144,10 @@ class Scheduler:
                 if self.state is RunState.RUNNING:
                     self.timesheet.advance(self.stock.now)
                 self._handlers[type(event)](event)
-                self._join_complete()
-                self._heed_failures()
+                if self.stock.complete:
+                    self._join_complete()
+                if self._verdicts.ending is not None:
+                    self._heed_failures()
             if self.state is RunState.RUNNING:
                 self._advance()
                 self.timesheet.take_down()
@@ -220,9 +224,6 @@ class Scheduler:
         self.stock.add_source(chunk, indices, families, errors)
         self.stock.release(families)
 
-    def _on_source_ended(self, event: events.SourceEnded) -> None:  # noqa: ARG002 - the table of handlers wants it
-        self._intake.end()
-
     def _on_source_failed(self, event: events.SourceFailed) -> None:
         """What came before the failure is still run and delivered, as a plain loop over the source would have done."""
         self._intake.end()
@@ -297,11 +298,7 @@ class Scheduler:
             self._deaths.take_in(worker, held, event, was_ready=was_ready or was_leaving)
 
     def _on_stage_broken(self, event: events.StageBroken) -> None:
-        name = self.plan.stages[event.stage].name
-        self._cancel(f"stage {name!r} could not be set up: {event.summary}", event.error)
-
-    def _on_start_failed(self, event: events.StartFailed) -> None:
-        self._cancel(f"workers could not be started: {event.summary}", event.error)
+        self._cancel(f"stage {self.plan.stages[event.stage].name!r} could not be set up: {event.summary}", event.error)
 
     # ------------------------------------------------------------------ results
 
@@ -316,9 +313,9 @@ class Scheduler:
             worker.distrust()
             self._out.append(commands.KillWorker(worker.worker_id, f"it reports what cannot be of {batch}: {event}"))
             return
-        given = sum(chunk.count for chunk in event.chunks)
+        given = sum([chunk.count for chunk in event.chunks])
         chain = self.plan.chains[batch.chain]
-        busy_s = sum(tally.busy_s for tally in event.tallies)
+        busy_s = sum([tally.busy_s for tally in event.tallies])
         worker.batches += 1
         worker.items += event.consumed
         worker.busy_s += busy_s
@@ -332,22 +329,28 @@ class Scheduler:
             stage = chain.first_stage + failure.stage
             self.ledger.note_ending(stage, failure.how)
             error = self._verdicts.judge_in(batch, stage, failure, event.worker_id)
-            if error is not None or self._policies[stage] is ErrorPolicy.RAISE:
+            if error is not None or self.plan.policies[stage] is ErrorPolicy.RAISE:
                 errors.append((failure.position, error))
         behind = self.stock.add_results(batch, event.chunks, errors)
         if event.failures or event.kill is not None:
             self._hand_over()  # what came before the failure is delivered, even if the failure ends the run
-        self.stock.order.insert(behind, ahead_of=batch)
+        if behind:
+            self.stock.order.insert(behind, ahead_of=batch)
+        self._note_progress(worker, batch, event, given)
+        if event.kill is not None:
+            self._heed_failures()  # they came first
+            self._cancel(event.kill)
+
+    def _note_progress(self, worker: Worker, batch: Batch, event: events.BatchReturned, given: int) -> None:
+        """Keep in step with how far ``worker`` is, once its results have been taken in."""
+        if event.progress is events.Progress.DONE:
+            worker.finish(batch)
+            self.stock.settle(batch)
+            return
         self.stock.progress(batch, event.consumed, given)
         batch.skip = event.emitted
         if event.progress is events.Progress.SUSPENDED:
             self.stock.suspend(batch, worker)
-        elif event.progress is events.Progress.DONE:
-            worker.finish(batch)
-            self.stock.settle(batch)
-        if event.kill is not None:
-            self._heed_failures()  # they came first
-            self._cancel(event.kill)
 
     def _join_complete(self) -> None:
         """Put together what has been through all branches of a mix."""
@@ -373,7 +376,7 @@ class Scheduler:
         failures = event.failures
         if failures:
             self.ledger.unpackable(last, len(failures))
-        stand_in = self._policies[last] is ErrorPolicy.EMIT  # the consumer has put the errors where they belong
+        stand_in = self.plan.policies[last] is ErrorPolicy.EMIT  # the consumer has put the errors where they belong
         self.ledger.deliver(batch, batch.count if stand_in else batch.count - len(failures))
         for failure in failures:
             index = batch.origin[failure.position]
