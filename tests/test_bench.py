@@ -440,6 +440,7 @@ def test_a_quick_run_measures_what_comes_with_python_and_writes_tables_and_chart
     assert done.returncode == 0, done.stderr
     (turns,) = json.loads((tmp_path / "seen.json").read_text())["heats"]["one_by_one"]
     assert {title: one["fault"] for title, one in turns.items()} == {
+        "mpengine, stage(batch=1)": "",
         "mpengine, stage(buffer=1)": "",
         "mpengine, MAX_BATCH = 1": "",
         "multiprocessing.Pool": "",

@@ -95,8 +95,9 @@ def one_by_one(*, quick: bool) -> list[Heat]:
     targets = tuple(Target("Pool.imap, one a chunk", 1.5, pool, one.title) for one in entries if one.peer == "mpengine")
     title = f"x + 1 over {count:,} ints, one at a time"
     note = (
-        "``buffer=1`` bounds a batch to one item, and what waits as well; ``MAX_BATCH = 1`` is a change of the"
-        " scheduler that bounds batches alone, for comparison: there is no option for it."
+        "``batch=1`` has the function called with lists of one item, which still travel together; ``buffer=1`` lets"
+        " one item wait, so that they do not; ``MAX_BATCH = 1`` is a change of the scheduler that sends each item by"
+        " itself and changes nothing else, for comparison: there is no option for it."
     )
     return [Heat("one_by_one", title, (("single", count),), tuple(entries), pool[0], targets, note=note)]
 

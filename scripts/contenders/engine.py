@@ -6,6 +6,7 @@ case: a stage of its own where stages are not to be fused, and batches of one wh
 
 from __future__ import annotations
 
+import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ def mpengine(
         job: what the engine is made for.
         fuse: whether stages may be fused, as they are unless they ask for something of their own.
         stream: whether results are taken as they come.
-        one_by_one: batches of one item: by ``"buffer"``, which also leaves room for one item only, or by a ``"patch"``
-            of the scheduler, which changes nothing else.
+        one_by_one: one item at a time: by ``"batch"``, where the function gets lists of one, by ``"buffer"``, which
+            leaves room for one item only, or by a ``"patch"`` of the scheduler, which sends each by itself.
     """
     from mpengine import Engine, stage
 
@@ -35,9 +36,17 @@ def mpengine(
 
         mpengine.scheduler.scheduler.MAX_BATCH = 1
     own = {"workers": job.workers} if not fuse else {"buffer": 1} if one_by_one == "buffer" else {}
-    stages = [stage(function, **own) for function in job.stages]
+    if one_by_one == "batch":
+        stages = [stage(functools.partial(called_with_each, function), batch=1) for function in job.stages]
+    else:
+        stages = [stage(function, **own) for function in job.stages]
     with Engine(job.workers) as engine:
         if stream or job.keep is not None:
             yield lambda job: engine.iter(stages, job.source())
         else:
             yield lambda job: engine.run(stages, job.source()).unwrap().values
+
+
+def called_with_each(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    """Do a stage's work with a list."""
+    return [function(item) for item in items]

@@ -132,6 +132,7 @@ def trivial() -> list[Entry]:
 def one_by_one() -> list[Entry]:
     """Return those that send each int by itself."""
     return [
+        entry("mpengine", "stage(batch=1)", one_by_one="batch"),
         entry("mpengine", "stage(buffer=1)", one_by_one="buffer"),
         entry("mpengine", "MAX_BATCH = 1", one_by_one="patch"),
         entry("pool"),
