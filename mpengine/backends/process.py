@@ -288,7 +288,7 @@ class ProcessBackend:
             link.inbox.answered()
             if event.batch_id in self._timed:
                 self._watches.deadlines.forget(link.worker_id, event.batch_id)
-            if event.progress is events.Progress.DONE:
+            if event.progress is not events.Progress.SUSPENDED:
                 self._timed.pop(event.batch_id, None)
 
     def _stage_number(self, message: messages.Broken) -> int:

@@ -2,7 +2,8 @@
 
 Bounds, all in items:
 
-B1. At most ``buffer`` items wait before a chain.  A worker is only sent what fits the buffer behind its chain.
+B1. At most ``buffer`` items wait before a chain, and what workers held and did not do.  A worker is only sent what fits
+    the buffer behind its chain.
     What enters a mix counts until it leaves its merging stage, so that no branch can run ahead of the others for long.
 B2. Behind a chain that fans out, no more items are alive than the buffers behind it hold together, the consumer's too.
 B3. The front of the order of results may exceed both by one item at a time when everything else has come to rest:

@@ -146,6 +146,12 @@ class Worker:
         self.active -= 1
         self._crew.place(self)
 
+    def give_back(self, batch: Batch) -> None:
+        """It gives ``batch`` back, whose items it has not had."""
+        self.finish(batch)
+        if self.quota is not None:
+            self.allow(self.quota + batch.count)
+
     def let_go(self) -> list[Batch]:
         """Its process is gone, and with it whatever that had built; return what it held."""
         held, self.held = self.held, {}

@@ -20,6 +20,8 @@ class Progress(enum.Enum):
     """The worker goes on with the rest."""
     SUSPENDED = "suspended"
     """The worker has put the rest aside and goes on when it is told to."""
+    GIVEN_BACK = "given back"
+    """The worker has not begun the rest, and does not hold it any more."""
 
 
 class Ending(enum.Enum):

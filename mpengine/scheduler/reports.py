@@ -23,11 +23,17 @@ def is_possible(report: BatchReturned, batch: Batch, chain: ChainPlan) -> bool:
         batch.state is BatchState.IN_FLIGHT
         and 0 <= report.consumed <= batch.count
         and (report.progress is not Progress.DONE or report.consumed == batch.count)
+        and (report.progress is not Progress.GIVEN_BACK or _can_be_given_back(report, batch, chain))
         and report.emitted >= 0
         and _do_tallies_fit(report, batch, chain)
         and _do_failures_fit(report, batch, chain)
         and all(_does_chunk_fit(chunk, report, batch, chain) for chunk in report.chunks)
     )
+
+
+def _can_be_given_back(report: BatchReturned, batch: Batch, chain: ChainPlan) -> bool:
+    """Whether anything of the batch was done, and whatever was begun is through."""
+    return 0 < report.consumed < batch.count and not chain.fans_out and report.emitted == 0
 
 
 def _do_tallies_fit(report: BatchReturned, batch: Batch, chain: ChainPlan) -> bool:

@@ -85,9 +85,8 @@ class Scheduler:
         self.stock = Stock(plan, ordered=settings.ordered, out_buffer=settings.out_buffer)
         self.ledger = self.stock.ledger
         self.backlog = self.stock.backlog
-        chains = plan.chains
-        caps = [None if chain.seats else chain.workers for chain in chains]
-        self.crew = Crew(settings.workers, caps, [chain.seats for chain in chains])
+        caps = [None if chain.seats else chain.workers for chain in plan.chains]
+        self.crew = Crew(settings.workers, caps, [chain.seats for chain in plan.chains])
         self.sizers = [
             BatchSizer(min(MAX_BATCH, chain.buffer), chain.unit, target_for(workers), workers)
             for chain in plan.chains
@@ -99,7 +98,6 @@ class Scheduler:
         self._intake = Intake(settings, self.stock, self.crew, self.sizers, self._admission)
         self.timesheet = Timesheet(plan, self.crew, self.stock, self._intake, self._admission)
         self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers, self._admission, self.timesheet)
-        self._last_stage = len(plan.stages) - 1
         self._out: list[Command] = []
         self._verdicts = Verdicts(plan, self.stock, self._out)
         self._deaths = Deaths(plan, self.stock, self._verdicts, self._out, settings.crash_retries, self._admission)
@@ -351,6 +349,9 @@ class Scheduler:
         batch.skip = event.emitted
         if event.progress is events.Progress.SUSPENDED:
             self.stock.suspend(batch, worker)
+        elif event.progress is events.Progress.GIVEN_BACK:
+            worker.give_back(batch)
+            self.stock.requeue(batch)
 
     def _join_complete(self) -> None:
         """Put together what has been through all branches of a mix."""
@@ -372,7 +373,7 @@ class Scheduler:
         batch = self.stock.batches.get(event.batch_id)
         if batch is None:
             return  # refused meanwhile, by somebody who closed the run over the consumer's head
-        last = self._last_stage
+        last = len(self.plan.stages) - 1
         failures = event.failures
         if failures:
             self.ledger.unpackable(last, len(failures))

@@ -6,7 +6,9 @@ J2. Items that cost less than ``QUICK_S`` run stage by stage in one tight loop, 
     others one by one, each named in the slot before it runs.  A batch that a worker has died of always runs like that,
     and reports each item by itself: packing results runs user code too, which may be what kills.
 J3. The cancel flag is looked at between items, or between slices.
-J4. A chain that fans out is put aside when it has given what it was asked for, its generator as it stands; the worker
+J4. What takes much longer than it was thought to is not kept: once a job has had ``KEEP_S``, what it has not begun goes
+    back to the coordinator, and to whoever is free.  (But where several items, or a part of one, have begun.)
+J5. A chain that fans out is put aside when it has given what it was asked for, its generator as it stands; the worker
     is free for other work until it is told to go on.
 """
 
@@ -21,7 +23,7 @@ from mpengine.results import bounded_repr
 from mpengine.stages import SKIP
 from mpengine.worker.chain import UNREADABLE, Fields, Killed, Stopped, attempt
 from mpengine.worker.groups import call_group
-from mpengine.worker.reports import DONE, MORE, SUSPENDED, Report, Tally, pass_on
+from mpengine.worker.reports import DONE, GIVEN_BACK, MORE, SUSPENDED, Report, Tally, pass_on
 from mpengine.worker.slices import map_slice
 from mpengine.worker.streams import Stream
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from mpengine.worker.groups import Outcome
 
 REPORT_S = 0.1
+KEEP_S = 0.5
 QUICK_S = 20e-6
 SLICE_S = 1e-3
 
@@ -64,10 +67,17 @@ class Job:
         items: the whole payload's items; a list or a range.
         window: which of them.
         site: where.
+
+    Attributes:
+        careful: whether each item is named before it runs (J2).
+        gives_back: whether anybody takes back what it has not begun (J4).
     """
+
+    gives_back = False
 
     def __init__(self, chain: Chain, items: list[Any], window: Window, site: Site) -> None:
         """Begin with nothing done."""
+        self._had_s = 0.0
         self._chain = chain
         self._items = items
         self._window = window
@@ -104,13 +114,24 @@ class Job:
         except Stopped:
             report.abandoned = True
         finally:
-            self._learn(time.perf_counter() - began, self._position - before)
+            passed_s = time.perf_counter() - began
+            self._had_s += passed_s
+            self._learn(passed_s, self._position - before)
         report.consumed = self._position - before
         if self._position >= self._hi and self._stream is None:
             report.progress = DONE
+        elif self._can_give_back and report.consumed:
+            report.progress = GIVEN_BACK
         if self._stream is not None:
             report.emitted = self._stream.emitted
         return report
+
+    @property
+    def _can_give_back(self) -> bool:
+        """Whether the rest is to go back (J4)."""
+        if not self.gives_back or self._had_s < KEEP_S or self.careful:
+            return False
+        return self._coroutines is None and not self._chain.fans_out
 
     def close(self) -> None:
         """Close what was put aside, or is under way."""

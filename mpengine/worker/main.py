@@ -30,7 +30,7 @@ from mpengine.worker.jobs import Job, Window
 from mpengine.worker.loans import Loans
 from mpengine.worker.outbox import Outbox
 from mpengine.worker.packing import pack_results
-from mpengine.worker.reports import DONE, SUSPENDED, Report, Tally
+from mpengine.worker.reports import DONE, GIVEN_BACK, SUSPENDED, Report, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,6 +151,7 @@ class Worker:
         place, attempts = message.attempted
         window = Window(message.lo, message.hi, message.skip, message.careful, (place, attempts))
         job = Job(chain, items, window, self._site)
+        job.gives_back = True
         self._work(message.batch_id, job, message.budget, message.out_size)
 
     def _work(self, batch_id: int, job: Job, budget: int, out_size: int) -> None:
@@ -170,7 +171,7 @@ class Worker:
             if report.progress == SUSPENDED:
                 self._suspended[batch_id] = job
                 break
-            if report.progress == DONE or report.kill is not None:
+            if report.progress in {DONE, GIVEN_BACK} or report.kill is not None:
                 job.close()
                 break
         self._slot.end_batch(items)

@@ -7,7 +7,7 @@ from typing import Any
 from mpengine.records import dataclass, field
 from mpengine.worker.chain import Fields, failure_of
 
-DONE, MORE, SUSPENDED = "done", "more", "suspended"
+DONE, MORE, SUSPENDED, GIVEN_BACK = "done", "more", "suspended", "given back"
 
 
 @dataclass(slots=True)

@@ -2,8 +2,8 @@
 
 The parent is one server: it takes in one event after the other, each for its share of ``parent_s``, so it saturates as
 the real one does.  A worker does its batches one after the other and reports as a real one does: at the end of a batch,
-and when an item ends ``REPORT_S`` after the last report.  Nothing depends on the machine but the CPU time that
-``Scheduler.handle`` took, which is measured and influences nothing.
+and when an item ends ``REPORT_S`` after the last report; what it has not begun after ``KEEP_S`` it gives back.
+Nothing depends on the machine but the CPU time that ``Scheduler.handle`` took, which is measured and influences nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mpengine.scheduler.events import Progress
 from mpengine.scheduler.lifecycles import RunState
 from mpengine.scheduler.scheduler import Scheduler, Settings
 from mpengine.stages import Stage
-from mpengine.worker.jobs import REPORT_S
+from mpengine.worker.jobs import KEEP_S, REPORT_S
 from simulating.outcomes import Delay, Outcome
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class Job:
     shift: int  # from an item's number to its place in the payload
     out_size: int
     position: int = 0
+    had_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -315,14 +316,16 @@ class World:
         worker.useful_s += busy_s
         if self.setting.watches_delays and job.chain == len(self.costs) - 1:
             self.delays.note_end(self.now, self.costs[job.chain], first, stop)
-        is_done = stop == job.hi
+        job.had_s += busy_s
+        is_back = stop < job.hi and job.had_s >= KEEP_S
+        is_done = stop == job.hi or is_back
         chunks = tuple(
             events.Chunk(range(lo, min(stop, lo + job.out_size)), min(stop, lo + job.out_size) - lo, lo + job.shift,
                          None, (min(stop, lo + job.out_size) - lo) * self.setting.item_bytes)
             for lo in range(first, stop, job.out_size)
         )  # fmt: skip
         tally = events.Tally(succeeded=stop - first, busy_s=busy_s)
-        progress = Progress.DONE if is_done else Progress.MORE
+        progress = Progress.GIVEN_BACK if is_back else Progress.DONE if is_done else Progress.MORE
         self._later(
             WIRE_S, self._tell, number, life, events.BatchReturned,
             (number, job.batch_id, progress, stop - first, 0, chunks, (), (tally,)),

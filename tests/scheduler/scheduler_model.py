@@ -20,13 +20,13 @@ from mpengine.scheduler.lifecycles import RunState
 
 
 class Watch:
-    """Checks a world after each event; it remembers how full the backlogs were when a worker last died."""
+    """Checks a world after each event; it remembers how full the backlogs were when one last gave up what it held."""
 
     def __init__(self, world):
         self.world = world
         self.ceilings = [chain.buffer for chain in world.plan.chains]
 
-    def check(self, *, died=False):
+    def check(self, *, requeued=False):
         scheduler = self.world.scheduler
         assert scheduler.version % 2 == 0
         check_places(self.world)
@@ -34,16 +34,16 @@ class Watch:
         check_crew(scheduler.crew)
         if scheduler.state is RunState.RUNNING:
             check_workers(self.world)
-            self._check_bounds(died=died)
+            self._check_bounds(requeued=requeued)
         check_order(self.world)
 
-    def _check_bounds(self, *, died):
+    def _check_bounds(self, *, requeued):
         world, backlog = self.world, self.world.scheduler.backlog
         bypass = 1 if world.shape.ordered else 0  # B3
         for chain in world.plan.chains:
             number = chain.index
             if not chain.joins and number <= (chain.joined_by or number):
-                self._check_level(chain, bypass, died=died)
+                self._check_level(chain, bypass, requeued=requeued)
             limit = backlog.limits[number]
             if limit is not None and any(self._asks_for_results(command, number) for command in world.commands):
                 behind = sum(backlog.alive[number + 1 :]) + backlog.promised[number]
@@ -51,7 +51,7 @@ class Watch:
         stock = world.scheduler.stock
         assert stock.open_items + world.scheduler.requested <= world.scheduler.window, "S2: the source leads too far"
 
-    def _check_level(self, chain, bypass, *, died):
+    def _check_level(self, chain, bypass, *, requeued):
         """B1: what waits before a chain, or is in a mix, and what may still come."""
         plan, backlog = self.world.plan, self.world.scheduler.backlog
         number, merging = chain.index, chain.joined_by
@@ -60,7 +60,7 @@ class Watch:
         coming = sum(backlog.promised[other] for other in feeding) if feeding else self.world.scheduler.requested
         level = backlog.level(chains) + coming
         buffer = backlog.buffer_of(chains)
-        if died:  # what the worker held waits again
+        if requeued:  # what a worker held waits again
             self.ceilings[number] = max(self.ceilings[number], level)
         elif level <= buffer:
             self.ceilings[number] = buffer
@@ -414,9 +414,14 @@ def run_to_the_end(world, watch, choose=None):
             with world.dawdling():
                 happen()
             continue
-        deaths = sum(worker.deaths for worker in world.scheduler.crew)
+        before = requeues(world)
         happen()
-        watch.check(died=sum(worker.deaths for worker in world.scheduler.crew) > deaths)
+        watch.check(requeued=requeues(world) > before)
+
+
+def requeues(world):
+    """How often something that a worker held came to wait again."""
+    return world.given_back + sum(worker.deaths for worker in world.scheduler.crew)
 
 
 def possibilities(world):

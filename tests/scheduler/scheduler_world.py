@@ -179,6 +179,7 @@ class World:
 
     Attributes:
         handed: values handed to the consumer, in order.
+        given_back: times a worker gave back what it had not begun.
         deaths: times a worker died of a value, by chain and value.
         crashed: the stage that was blamed and the results sent before, by chain and value that was given up.
     """
@@ -195,6 +196,7 @@ class World:
                 shape.max_items,
             ),
         )  # fmt: skip
+        self.given_back = 0
         self.workers = [FakeWorker() for _ in range(shape.workers)]
         self.caps = [chain.workers for chain in self.plan.chains]
         self.next_item = 0
@@ -416,6 +418,10 @@ class World:
         elif fans_out and work.kill is None and (job.budget == 0 or suspend):
             progress = Progress.SUSPENDED
             job.suspended = True
+        elif suspend and work.kill is None and work.consumed and not fans_out:
+            progress = Progress.GIVEN_BACK
+            self.given_back += 1
+            del worker.jobs[batch_id]
         else:
             progress = Progress.MORE
         if progress is not Progress.MORE or work.kill is not None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from scheduler_model import Watch, check_end, run_to_the_end, see_off
+from scheduler_model import Watch, check_end, requeues, run_to_the_end, see_off
 from scheduler_world import Death, Shape, StageShape, World
 
 from mpengine.scheduler import events
@@ -109,9 +109,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._numbers(is_busy))
     @rule(choice=st.integers(0, 3), units=st.sampled_from([1, 2, 1000]), suspend=st.booleans())
     def advance(self, choice, units, suspend):
-        deaths = sum(worker.deaths for worker in self.world.scheduler.crew)
+        before = requeues(self.world)
         self.world.advance(self._pick(choice, is_busy), units, suspend=suspend)
-        self.watch.check(died=sum(worker.deaths for worker in self.world.scheduler.crew) > deaths)
+        self.watch.check(requeued=requeues(self.world) > before)
 
     @precondition(lambda self: self.is_running)
     @rule(what=st.sampled_from([events.MemoryTightened, events.MemoryEased]))
