@@ -20,7 +20,7 @@ TARGET_S = 0.025
 LONGEST_S = 0.1
 PART = 1 / 2
 EVEN = 1.5
-"""Batches are even where the one that is met at any moment is hardly longer than all of them in the mean."""
+"""Batches are even where their squared times add up to hardly more than those that were foreseen."""
 PARENT_S = 100e-6
 MAX_BATCH = 16_384
 MAX_BATCH_BYTES = 1 << 22
@@ -63,6 +63,7 @@ class BatchSizer:
     _more_items: float = 0.0  # these are forgotten slowly
     _more_seconds: float = 0.0
     _squares: float = 0.0
+    _foreseen_squares: float = 0.0
     _work_s: float = 0.0  # of all that has come back
 
     def __post_init__(self) -> None:
@@ -91,21 +92,24 @@ class BatchSizer:
         self._more_items = self._more_items * FORGET_SLOWLY + items
         self._more_seconds = self._more_seconds * FORGET_SLOWLY + seconds
         self._squares = self._squares * FORGET_SLOWLY + seconds * seconds
+        foreseen_s = items * self._more_seconds / self._more_items
+        self._foreseen_squares = self._foreseen_squares * FORGET_SLOWLY + foreseen_s * foreseen_s
         self.item_s = max(self._seconds / self._items, self._more_seconds / self._more_items)  # Z1
-        met_s = self._squares / self._more_seconds if self._more_seconds else 0.0
-        aim_s = self._aim_s(met_s)
+        aim_s = self._aim_s()
         wanted = self.limit
         if self.item_s > 0:
             wanted = min(wanted, int(aim_s / self.item_s))
         if self._bytes > 0:
             wanted = min(wanted, int(MAX_BATCH_BYTES * self._items / self._bytes))
         self.size = self.in_units(min(wanted, self.size * GROWTH))
-        self.is_long = self.item_s * self.size > 2 * aim_s or met_s / 2 > 2 * aim_s  # Z3
+        reserve_s = self._squares / (2 * self._more_seconds) if self._more_seconds else 0.0  # Z3
+        self.is_long = self.item_s * self.size > 2 * aim_s or reserve_s > 2 * aim_s
 
-    def _aim_s(self, met_s: float) -> float:
-        """Return how much work a batch ought to be now, where the one that is met at any moment takes so long (Z4)."""
-        aim_s = max(self.target_s, min(LONGEST_S, PART * self._work_s / self.workers))
-        return aim_s if met_s <= EVEN * aim_s else self.target_s
+    def _aim_s(self) -> float:
+        """Return how much work a batch ought to be now (Z4)."""
+        if self._squares > EVEN * self._foreseen_squares:
+            return self.target_s
+        return max(self.target_s, min(LONGEST_S, PART * self._work_s / self.workers))
 
     @property
     def item_bytes(self) -> float:

@@ -96,9 +96,8 @@ class Intake:
         if sizer.item_bytes and under_way:
             free = (settings.max_bytes - stock.held_bytes) / sizer.item_bytes
             room = min(room, int(free) - self.requested)
-        if settings.length is not None:  # smaller towards the end, so that no worker idles
+        if settings.length is not None:
             remaining = settings.length - stock.ledger.source_items - self.requested
-            size = min(size, sizer.in_units(-(-remaining // self._takers)))
             if remaining > 0:
                 room = min(room, remaining)
                 size = min(size, remaining)

@@ -3,7 +3,7 @@
 The parent is one server: it takes in one event after the other, each for its share of ``parent_s``, so it saturates as
 the real one does.  A worker does its batches one after the other and reports as a real one does: at the end of a batch,
 and when an item ends ``REPORT_S`` after the last report; what it has not begun after ``KEEP_S`` it gives back.
-Nothing depends on the machine but the CPU time that ``Scheduler.handle`` took, which is measured and influences nothing.
+Nothing depends on the machine but the CPU time that ``Scheduler.handle`` took, which is measured and changes nothing.
 """
 
 from __future__ import annotations

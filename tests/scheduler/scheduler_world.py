@@ -421,6 +421,7 @@ class World:
         elif suspend and work.kill is None and work.consumed and not fans_out:
             progress = Progress.GIVEN_BACK
             self.given_back += 1
+            worker.given -= job.hi - job.position
             del worker.jobs[batch_id]
         else:
             progress = Progress.MORE

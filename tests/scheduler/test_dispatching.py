@@ -374,12 +374,6 @@ def test_before_the_end_nothing_is_shared():
     assert [len(values) for _, values in world.sent_to(0)] == [8]
 
 
-def test_batches_get_smaller_towards_an_end_that_is_known():
-    world = begin(Shape((StageShape(buffer=64),), workers=2, items=24), size=8)
-
-    assert world.batch_size <= 6  # a quarter of what remains: two workers, two batches each
-
-
 # ---------------------------------------------------------------------- what is asked of the source
 
 

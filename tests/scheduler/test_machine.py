@@ -104,7 +104,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def die_while_starting(self, choice, is_meant):
         if is_meant:
             self.world.die(self._pick(choice, is_starting))
-            self.watch.check(died=True)
+            self.watch.check(requeued=True)
 
     @precondition(lambda self: self._numbers(is_busy))
     @rule(choice=st.integers(0, 3), units=st.sampled_from([1, 2, 1000]), suspend=st.booleans())
@@ -123,7 +123,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(choice=st.integers(0, 3), is_stale=st.booleans())
     def die_of_nothing(self, choice, is_stale):
         self.world.die(self._pick(choice, is_ready), Death(1 << 20) if is_stale else Death(None))
-        self.watch.check(died=True)
+        self.watch.check(requeued=True)
 
     @precondition(lambda self: self._numbers(is_busy))
     @rule(
@@ -138,7 +138,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         number = self._pick(choice, is_busy)
         batch_id = self.world.workers[number].queue[0]
         self.world.die(number, death_of(batch_id, ahead, before, names_item=names_item))
-        self.watch.check(died=True)
+        self.watch.check(requeued=True)
 
     @precondition(lambda self: self.is_running and self.world.outlet)
     @rule()

@@ -42,10 +42,36 @@ def test_an_honest_report_is_believed():
     assert [command.payload for command in found if hasattr(command, "origin")] == [dispatch.payload]
 
 
+def test_what_is_given_back_is_queued_again():
+    world, dispatch = with_batch()
+    report = done(
+        dispatch, progress=Progress.GIVEN_BACK, consumed=3, tallies=(Tally(succeeded=3),), chunks=(Chunk([0] * 3, 3),)
+    )
+
+    found = world.scheduler.handle(report)
+
+    again = [(one.batch_id, one.lo, one.hi) for one in found if hasattr(one, "careful")]
+    assert again == [(dispatch.batch_id, 3, 4)]
+
+
 LIES = {
     "more consumed than sent": {"consumed": 5, "tallies": (Tally(succeeded=5),)},
     "fewer than none consumed": {"consumed": -1, "tallies": (Tally(succeeded=-1),), "chunks": ()},
     "done with less than all": {"consumed": 3, "tallies": (Tally(succeeded=3),), "chunks": (Chunk([0] * 3, 3),)},
+    "given back with nothing done": {
+        "progress": Progress.GIVEN_BACK,
+        "consumed": 0,
+        "tallies": (Tally(),),
+        "chunks": (),
+    },
+    "given back with nothing left": {"progress": Progress.GIVEN_BACK},
+    "given back in the midst of an item": {
+        "progress": Progress.GIVEN_BACK,
+        "consumed": 3,
+        "emitted": 1,
+        "tallies": (Tally(succeeded=3),),
+        "chunks": (Chunk([0] * 3, 3),),
+    },
     "a stage too many": {"tallies": (Tally(succeeded=4), Tally(succeeded=4))},
     "a stage too few": {"tallies": ()},
     "items that no stage has seen": {"tallies": (Tally(succeeded=3),)},

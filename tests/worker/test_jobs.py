@@ -15,7 +15,7 @@ from mpengine.worker import jobs
 from mpengine.worker.chain import Chain
 from mpengine.worker.jobs import Job, Window
 from mpengine.worker.packing import pack_results
-from mpengine.worker.reports import DONE, SUSPENDED
+from mpengine.worker.reports import DONE, GIVEN_BACK, MORE, SUSPENDED
 
 
 def job_of(chain, items, lo=0, hi=None, *, slot=None, is_cancelled=never, pause=never, **more):
@@ -156,6 +156,43 @@ def test_j1_what_is_through_is_reported_in_time_and_not_just_before_the_end(item
     chain.item_s = 1.001
 
     assert [report.consumed for report in reports_of(job_of(chain, list(range(items))))] == consumed
+
+
+@pytest.mark.parametrize(
+    ("how", "given_back"),
+    [
+        ({}, True),
+        ({"gives_back": False}, False),
+        ({"careful": True}, False),
+        ({"fans_out": True}, False),
+    ],
+)
+def test_j4_what_takes_much_longer_than_thought_gives_back_what_it_has_not_begun(how, given_back, monkeypatch):
+    now_s = [0.0]
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    monkeypatch.setattr(jobs, "REPORT_S", 8.0)
+    monkeypatch.setattr(jobs, "KEEP_S", 20.0)
+
+    def take_a_second(x):
+        now_s[0] += 1
+        return x
+
+    def stream(x):
+        yield take_a_second(x)
+
+    job = job_of(
+        Chain([stage(stream if "fans_out" in how else take_a_second)], 0), list(range(40)), careful="careful" in how
+    )
+    job.gives_back = how.get("gives_back", True)
+    reports = []
+    while not reports or reports[-1].progress == MORE:
+        reports.append(job.advance(10**9))
+
+    assert (reports[-1].progress == GIVEN_BACK) is given_back
+    if given_back:
+        assert [report.consumed for report in reports] == [8, 8, 8]  # the first report after KEEP_S
+    else:
+        assert reports[-1].progress == DONE
 
 
 def test_j1_a_rest_that_was_thought_to_be_short_does_not_hold_a_report_up_for_long(monkeypatch):
