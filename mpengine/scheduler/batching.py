@@ -22,6 +22,7 @@ PART = 1 / 2
 EVEN = 1.5
 """Batches are even where their squared times add up to hardly more than those that were foreseen."""
 PARENT_S = 100e-6
+LEAST_S = 1e-12
 MAX_BATCH = 16_384
 MAX_BATCH_BYTES = 1 << 22
 GROWTH = 16
@@ -89,12 +90,16 @@ class BatchSizer:
         self._items = self._items * FORGET + items
         self._seconds = self._seconds * FORGET + seconds
         self._bytes = self._bytes * FORGET + size_bytes
+        if self._bytes < 1:  # what fades for ever would become too little to divide by; so would the time, below
+            self._bytes = 0.0
         self._more_items = self._more_items * FORGET_SLOWLY + items
         self._more_seconds = self._more_seconds * FORGET_SLOWLY + seconds
         self._squares = self._squares * FORGET_SLOWLY + seconds * seconds
         foreseen_s = items * self._more_seconds / self._more_items
         self._foreseen_squares = self._foreseen_squares * FORGET_SLOWLY + foreseen_s * foreseen_s
         self.item_s = max(self._seconds / self._items, self._more_seconds / self._more_items)  # Z1
+        if self.item_s < LEAST_S:
+            self.item_s = 0.0
         aim_s = self._aim_s()
         wanted = self.limit
         if self.item_s > 0:

@@ -97,6 +97,18 @@ def test_one_slow_item_among_many_quick_ones_counts_for_what_it_is():
     assert 30 < sizer.size < 150
 
 
+def test_what_fades_for_thousands_of_reports_is_never_too_little_to_divide_by():
+    """Single items of a batch that weighs next to nothing weigh nothing, each reported by itself after a death."""
+    sizer = BatchSizer()
+    sizer.learn(1, 1e-7, 40)
+
+    for _ in range(100_000):
+        sizer.learn(1, 0.0, 0)
+
+    assert sizer.size == MAX_BATCH
+    assert (sizer.item_bytes, sizer.item_s) == (0.0, 0.0)
+
+
 def test_a_report_of_no_item_and_no_time_teaches_nothing():
     sizer = BatchSizer()
 
