@@ -92,5 +92,5 @@ def memory(options: argparse.Namespace) -> Iterator[Table]:
         for run in contenders.values():
             run()
         series = interleave(contenders, 2 if options.quick else 5)
-    title = f"memory: {options.workers} idle workers after a run, with all that belongs to them, PSS (a ratio over 1 is more)"
+    title = f"memory: {options.workers} idle workers after a run, all processes, PSS (a ratio over 1 is more)"
     yield compare(title, series, "Pool (fork)", unit="MiB")

@@ -98,6 +98,8 @@ class Intake:
             room = min(room, int(free) - self.requested)
         if settings.length is not None:
             remaining = settings.length - stock.ledger.source_items - self.requested
+            share = -(-remaining * CREDIT // self._takers)  # one for each worker: what shares a pickle shares its fate
+            size = min(size, sizer.in_units(share))
             if remaining > 0:
                 room = min(room, remaining)
                 size = min(size, remaining)
