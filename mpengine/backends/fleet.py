@@ -148,14 +148,11 @@ class Fleet:
         return self._registry.helpers()
 
     def _watch_inbox(self, link: Link) -> None:
-        if link.inbox.is_flushed is not link.is_inbox_watched:
-            return
         fd = link.inbox.writer_fd
-        if link.is_inbox_watched:
+        if link.inbox.is_flushed:
             self._unwatch(fd)
-        else:
+        elif fd not in self._watched:
             self._watch(fd, select.EPOLLOUT, link)
-        link.is_inbox_watched = not link.is_inbox_watched
 
     # ------------------------------------------------------------------ hearing
 

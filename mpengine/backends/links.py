@@ -29,7 +29,6 @@ class Link:
         greeted: whether it has said hello.
         is_closed: whether its outbox has come to its end.
         is_killed: whether it was killed from here.
-        is_inbox_watched: whether somebody waits for room in its inbox.
         items: how many it has done, in this run and before.
         served: the number of the last run that it has torn down.
     """
@@ -50,7 +49,6 @@ class Link:
         self.greeted = False
         self.is_closed = False
         self.is_killed = False
-        self.is_inbox_watched = False
         self.served = 0
         self.items = 0
         for fd in self._own_fds():

@@ -90,12 +90,6 @@ class Stock:
         self, chunk: Chunk, indices: Sequence[int], families: Families, errors: Errors = ()
     ) -> None:  # fmt: skip
         """Take in what the source gave; ``errors`` as for ``add_results``."""
-        if not errors:
-            if chunk.count:
-                indices = trace(indices, chunk.first, chunk.count, chunk.positions)
-                window = self._add_window(self.plan.entrance, chunk, indices, 0, chunk.count, families)
-                self.order.append(window)
-            return
         for child in self._lay_out(self.plan.entrance, chunk, indices, families, errors):
             if child is not None:
                 self.order.append(child)
@@ -116,11 +110,12 @@ class Stock:
             for chunk in chunks:
                 self._add_piece(parent.joint, parent.chain, chunk)
             return []
+        following = self.plan.chains[parent.chain].following
         if not errors:
-            self.order.insert(self._lay_out_all(parent, chunks), ahead_of=parent)
+            made = [self._lay_out(following, chunk, parent.origin, parent.families, ()) for chunk in chunks]
+            self.order.insert([child for some in made for child in some if child is not None], ahead_of=parent)
             return []
         later = deque(sorted(errors, key=lambda error: error[0]))
-        following = self.plan.chains[parent.chain].following
         children: list[Batch | None] = []
         for number, chunk in enumerate(chunks, 1):
             mine = [*later] if number == len(chunks) else _before(later, chunk)
@@ -130,16 +125,6 @@ class Stock:
         ending = children.index(None) if None in children and self.ordered else len(children)
         self.order.insert([child for child in children[:ending] if child is not None], ahead_of=parent)
         return [child for child in children[ending:] if child is not None]
-
-    def _lay_out_all(self, parent: Batch, chunks: Sequence[Chunk]) -> list[Batch]:
-        """Return chunks among which nothing has failed as batches; not in the order yet."""
-        following = self.plan.chains[parent.chain].following
-        made = []
-        for chunk in chunks:
-            if chunk.count:
-                indices = trace(parent.origin, chunk.first, chunk.count, chunk.positions)
-                made.append(self._add_window(following, chunk, indices, 0, chunk.count, parent.families))
-        return made
 
     def _lay_out(
         self, following: Sequence[int], chunk: Chunk, origin: Sequence[int], families: Families, errors: Errors
