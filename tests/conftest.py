@@ -1,8 +1,10 @@
 """Every test leaves the machine as it found it: no process, thread, fd, shared-memory name or temporary file."""
 
 import contextlib
+import fcntl
 import gc
 import importlib
+import itertools
 import multiprocessing
 import os
 import secrets
@@ -12,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import psutil
@@ -55,6 +58,39 @@ class _Collector:
 _collector = _Collector()
 
 
+def pytest_addoption(parser):
+    parser.addoption("--part", metavar="K/N", help="run one test in N: the K-th part of all")
+    parser.addoption("--turns", metavar="FILE", help="a file that all parts lock by turns; for tests marked 'alone'")
+
+
+@pytest.fixture(scope="session")
+def _turns(request):
+    path = request.config.getoption("--turns")
+    with contextlib.ExitStack() as stack:
+        yield path and stack.enter_context(Path(path).open())
+
+
+@pytest.fixture(autouse=True)
+def _runs_beside_what_it_may(request, _turns):
+    """Keep all other parts waiting while a test runs that is marked ``alone``."""
+    if _turns is not None:
+        fcntl.flock(_turns, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+    yield
+    if _turns is not None:
+        fcntl.flock(_turns, fcntl.LOCK_UN)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keep the part that is asked for: each has a share of what is slow, and keeps its tests when others are added."""
+    part = config.getoption("--part")
+    if part is None:
+        return
+    number, parts = map(int, part.split("/"))
+    mine = [zlib.crc32(item.nodeid.encode()) % parts == number - 1 for item in items]
+    config.hook.pytest_deselected(items=[item for item, is_mine in zip(items, mine, strict=True) if not is_mine])
+    items[:] = itertools.compress(items, mine)
+
+
 def pytest_collection_finish():
     _collector.collect_all()
 
@@ -71,7 +107,7 @@ def from_scripts(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left():
+def _nothing_is_left(_runs_beside_what_it_may):
     before = _Belongings()
     yield
     _collector.collect()
@@ -81,12 +117,13 @@ def _nothing_is_left():
     deadline_at = time.monotonic() + PATIENCE_S
     processes = _still_alive(before.pids, deadline_at)
     threads = _still_running(before.threads, deadline_at)
+    shared_memory = _still_named(before.shared_memory, deadline_at)
     after = _Belongings()
     left = {
         "processes": processes,
         "threads": threads,
         "fds": _newcomers(before.fds, after.fds),
-        "shared memory": sorted(after.shared_memory - before.shared_memory),
+        "shared memory": sorted(shared_memory),
         "temporary files": sorted(after.temporary_files - before.temporary_files),
     }
     assert not any(left.values()), f"left behind: { {kind: found for kind, found in left.items() if found} }"
@@ -187,6 +224,13 @@ def _description(process):
         return f"{process.pid} {process.status()} {' '.join(process.cmdline())[:200]}"
     except psutil.Error:
         return str(process.pid)
+
+
+def _still_named(before, deadline_at):
+    """New names of shared memory that stay: everybody's are in one place, and others' tests have some for a moment."""
+    while (left := set(_names("/dev/shm")) - before) and time.monotonic() < deadline_at:
+        time.sleep(0.05)
+    return left
 
 
 def _still_running(before, deadline_at):

@@ -170,6 +170,7 @@ def test_a_lead_is_what_was_pulled_and_not_taken(ordered):
     assert told["lead"] <= told["pulled"] == 5000
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_contender_that_is_ended_leaves_no_semaphore(turn):
     before = set(Path("/dev/shm").iterdir())

@@ -98,6 +98,7 @@ def test_good(number):
 """
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_what_a_test_leaves_fails_that_test_and_no_other(tmp_path):
     conftest = (Path(__file__).parent / "conftest.py").read_text() + "\nPATIENCE_S = 0.1\n"

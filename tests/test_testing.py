@@ -267,6 +267,7 @@ def test_a_run_of_an_engine_leaves_nothing_and_one_that_stays_open_is_blamed():
     assert "processes were left behind" in said
 
 
+@pytest.mark.alone
 def test_what_mpengine_itself_leaves_in_this_process_is_told():
     gate = threading.Event()
     thread = threading.Thread(target=gate.wait, name="mpengine-staged", daemon=True)

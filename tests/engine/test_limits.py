@@ -147,6 +147,7 @@ SCARCE = """
 """
 
 
+@pytest.mark.alone  # it counts all processes of this user
 @pytest.mark.slow
 def test_however_few_processes_a_user_may_have_a_run_is_whole_or_names_the_limit_and_leaves_nothing(run_program):
     done = run_program(SCARCE)
