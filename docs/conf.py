@@ -37,7 +37,7 @@ exclude_patterns = ["changes/+*"]  # all on one page, see add_to_source()
 nitpicky = True
 _elsewhere = "asyncio|collections|dataclasses|enum|multiprocessing|types|typing"
 nitpick_ignore_regex = [
-    ("py:class", "Stages"),  # a pipeline, or a list of stages: each docstring says so
+    ("py:class", "Stages|Source"),  # a pipeline, or a list of stages; an iterable: each docstring says so
     ("py:class", "Proxy|BoardAddress"),  # see mpengine.monitor.board
     ("py:class", "Consumer"),  # what an AsyncResultStream is made of; the same
     ("py:class", "StageFunction"),  # any callable: the docstring of Stage says which

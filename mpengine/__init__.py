@@ -21,16 +21,20 @@ Where things are (imports point down only)::
     records             dataclasses that cost next to nothing to import
 
 Names are loaded when they are first used (PEP 562), so a worker never pays for what only the parent needs.
+For the same reason modules that are loaded before the first result take ``typing`` for type checkers alone, who know
+what ``TYPE_CHECKING = False`` means: importing it costs as much as twenty modules here, in each process.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mpengine.cancelevent import CancelEvent
     from mpengine.cancellation import cancelled
     from mpengine.engine import Engine

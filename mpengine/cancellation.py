@@ -17,10 +17,13 @@ from __future__ import annotations
 import os
 import select
 import threading
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, NoReturn, Protocol
+else:
+    Protocol = object
 
 
 class CancelFlag:

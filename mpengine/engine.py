@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Self
 
 from mpengine.backends import make_backend
 from mpengine.backends.cores import available_cores
@@ -27,8 +26,10 @@ from mpengine.settings import EngineOptions
 from mpengine.stages import Stage
 from mpengine.stages import stage as make_stage
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Self
 
     from mpengine.backends.base import Backend
     from mpengine.coordinator.awaiting import AsyncResultStream, Consumer, Entrance

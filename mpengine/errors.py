@@ -7,10 +7,10 @@ All of them pickle, because any of them may cross from a worker to the coordinat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Final
 
 
 _SET_CAUSE: Final[Callable[[BaseException, BaseException], None]] = vars(BaseException)["__cause__"].__set__

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, overload
 
 from mpengine.errors import PipelineError
 from mpengine.records import dataclass
 from mpengine.stages import SKIP, Stage, StageFunction, as_stage, stage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, overload
 
 _FOR_MERGE = ("on_error", "error_handler")
 
@@ -63,12 +66,16 @@ class Mix:
         return f"Mix({', '.join(branch.name for branch in self.branches)}, merge={self.merge.name})"
 
 
-@overload
-def mix(fn: StageFunction, /, *fns: StageFunction, merge: StageFunction | None = None, **options: Any) -> Mix: ...
-@overload
-def mix(
-    *, merge: StageFunction | None = None, **options: Any
-) -> Callable[[Callable[[], Sequence[StageFunction]]], Mix]: ...
+if TYPE_CHECKING:
+
+    @overload
+    def mix(fn: StageFunction, /, *fns: StageFunction, merge: StageFunction | None = None, **options: Any) -> Mix: ...
+    @overload
+    def mix(
+        *, merge: StageFunction | None = None, **options: Any
+    ) -> Callable[[Callable[[], Sequence[StageFunction]]], Mix]: ...
+
+
 def mix(
     *fns: StageFunction, merge: StageFunction | None = None, name: str | None = None, **options: Any
 ) -> Mix | Callable[[Callable[[], Sequence[StageFunction]]], Mix]:

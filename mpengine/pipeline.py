@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from mpengine.errors import PipelineError
 from mpengine.mixes import Mix, as_member
 from mpengine.records import replace
 from mpengine.stages import Stage, StageFunction, stage
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mpengine.coordinator.awaiting import AsyncResultStream
     from mpengine.coordinator.stream import ResultStream
     from mpengine.engine import Engine
     from mpengine.metrics import Snapshot
     from mpengine.results import Err, Ok
 
-Source = Iterable[Any] | AsyncIterable[Any] | Callable[[], Any]
+Source = Iterable["Any"] | AsyncIterable["Any"] | Callable[[], "Any"]
 
 
 class Pipeline:
@@ -187,7 +189,7 @@ class Pipeline:
         return " >> ".join([f"Pipeline({type(self._source).__name__})", *(stage.name for stage in self._stages)])
 
 
-Stages = Pipeline | Sequence[Any]
+Stages = Pipeline | Sequence["Any"]
 """What an engine can be asked to run."""
 
 

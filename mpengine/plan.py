@@ -8,13 +8,12 @@ chain to itself, since its items are under way together.  Each function of a mix
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpengine.errors import PipelineError
 from mpengine.mixes import Mix
 from mpengine.policies import ErrorPolicy
 from mpengine.records import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

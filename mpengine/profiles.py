@@ -18,10 +18,9 @@ T5. **lost**: it had a batch that it never reported, since it died or the run wa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpengine.records import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import reprlib
 import sys
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from dataclasses import dataclass, field, fields, replace
+    from typing import Any
 
 __all__ = ["dataclass", "field", "fields", "replace"]
 

@@ -9,12 +9,15 @@ import contextlib
 import pickle
 import reprlib
 import threading
-from typing import Any, Literal, NoReturn
 
 from mpengine.errors import EngineError, StageError
 from mpengine.metrics import Snapshot
 from mpengine.profiles import Profile
 from mpengine.records import dataclass, field, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, NoReturn
 
 MAX_REPORTED_ERRORS = 1000
 MAX_REPR = 200

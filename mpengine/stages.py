@@ -11,14 +11,17 @@ import importlib
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, overload
 
 from mpengine.errors import PipelineError
 from mpengine.policies import ErrorPolicy, Retry
 from mpengine.records import dataclass, field, fields
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, NoReturn, overload
+
 KINDS = ("process", "thread", "async")
-StageFunction = Callable[..., Any]
+StageFunction = Callable[..., "Any"]
 
 
 class _Skip:
@@ -328,10 +331,14 @@ def _takes_state(fn: StageFunction) -> bool:
     return second.default is second.empty or second.name == "state"
 
 
-@overload
-def stage(fn: StageFunction, **options: Any) -> Stage: ...
-@overload
-def stage(fn: None = None, **options: Any) -> Callable[[StageFunction], Stage]: ...
+if TYPE_CHECKING:
+
+    @overload
+    def stage(fn: StageFunction, **options: Any) -> Stage: ...
+    @overload
+    def stage(fn: None = None, **options: Any) -> Callable[[StageFunction], Stage]: ...
+
+
 def stage(fn: StageFunction | None = None, **options: Any) -> Stage | Callable[[StageFunction], Stage]:
     """Make a ``Stage`` of a function; a decorator, bare or with the options of ``Stage``.
 

@@ -26,11 +26,11 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
 
 from mpengine.errors import EngineError
 from mpengine.settings import DEFAULT_MAX_BYTES
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.backends.base import Backend, BackendOptions
     from mpengine.backends.headstart import HeadStart

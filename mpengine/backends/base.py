@@ -10,20 +10,22 @@ A backend is used like this::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
-
 from mpengine.records import dataclass
 from mpengine.scheduler.events import Ending, Failure
 from mpengine.settings import DEFAULT_MAX_BYTES
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any, Protocol
 
     from mpengine.ipc.codec import Codec
     from mpengine.ipc.messages import Logged
     from mpengine.plan import Plan
     from mpengine.scheduler.commands import Dispatch, Resume
     from mpengine.scheduler.events import Event
+else:
+    Protocol = object
 
 
 @dataclass(frozen=True, slots=True)

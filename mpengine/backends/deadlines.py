@@ -11,11 +11,10 @@ D3. It is killed group and all; its death is told like any other, with the word 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpengine.ipc.lastwords import DUMP
 from mpengine.records import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.backends.fleet import Fleet
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import select
 import time
-from typing import TYPE_CHECKING
 
 from mpengine.backends.headstart import open_registry
 from mpengine.backends.links import Link
@@ -26,6 +25,7 @@ from mpengine.processes.stopping import Rung, StopLadder
 from mpengine.records import dataclass, replace
 from mpengine.worker.threadpools import threads_for, variables_for
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -11,7 +11,6 @@ S3. Where it fails, nothing is told: the first worker's start tries again, and t
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from mpengine.errors import PipelineError
 from mpengine.ipc.codec import dump
@@ -19,7 +18,10 @@ from mpengine.processes.registry import ProcessRegistry
 from mpengine.records import replace
 from mpengine.worker.threadpools import threads_for, variables_for
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mpengine.plan import Plan
     from mpengine.settings import EngineOptions
 

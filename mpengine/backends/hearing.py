@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import signal
 from array import array
-from typing import TYPE_CHECKING, Any
 
 from mpengine.backends.base import failure_from
 from mpengine.ipc.lastwords import Stack
 from mpengine.records import replace
 from mpengine.scheduler import events
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from mpengine.backends.fleet import Lost
     from mpengine.ipc import messages

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
 from mpengine.ipc.mpqueue import MPQueue
 from mpengine.processes.spawning import close_in_forked_children, close_parent_only
 from mpengine.scheduler.crew import CREDIT
 from mpengine.worker.boot import WorkerBoot
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.ipc.controlblock import Slot
 

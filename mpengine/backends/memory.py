@@ -12,11 +12,10 @@ M5. One that is over the limit before it was given anything would be replaced fo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpengine.records import dataclass
 from mpengine.scheduler import events
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Any
 
 from mpengine.scheduler.payloads import Spliced, Zipped
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mpengine.ipc.assembly import Layout
 
 

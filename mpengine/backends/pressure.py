@@ -8,10 +8,9 @@ Y3. What this process or others in the group use counts as well, for it is what 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpengine.scheduler import events
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -15,7 +15,6 @@ import itertools
 import socket
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
 from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
 from mpengine.backends.headstart import dump_chains
@@ -28,6 +27,7 @@ from mpengine.ipc.holdings import Stored
 from mpengine.scheduler import events
 from mpengine.worker import logwatch
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -130,7 +130,7 @@ class ProcessBackend:
 
     def _send_run(self, fleet: Fleet, link: Link) -> None:
         fleet.send(link, self._levels)
-        taken = () if link.greeted else tuple(map(tuple, fleet.arena.taken(link.worker_id)))
+        taken = () if link.greeted else tuple([block.fields() for block in fleet.arena.taken(link.worker_id)])
         fleet.send(link, messages.BeginRun(self._run_id, taken, self._dumped))
 
     def dispatch(self, command: Dispatch) -> None:

@@ -13,11 +13,11 @@ V5. One under a debugger is no concern of ours: the kernel tells that apart.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
 
 from mpengine.processes.identity import STOPPED, state_of
 from mpengine.records import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -6,7 +6,6 @@ Each watch is a module of its own, with its rules; here they are asked together.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
 
 from mpengine.backends.cgroups import memory_groups, oom_kills
 from mpengine.backends.deadlines import Deadlines
@@ -15,6 +14,7 @@ from mpengine.backends.memory import MemoryGuard
 from mpengine.backends.pressure import MemoryPressure
 from mpengine.backends.stillness import Stillness
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -7,7 +7,6 @@ kept as it came, and made into an ``ItemError`` by whoever asks.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
 
 from mpengine.coordinator.scribe import WARNING
 from mpengine.errors import EngineError, ItemTimeoutError, MemoryLimitError, WorkerDiedError, with_remote_traceback
@@ -16,8 +15,10 @@ from mpengine.policies import ErrorPolicy
 from mpengine.results import MAX_REPORTED_ERRORS, ItemError
 from mpengine.scheduler.events import Ending
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any, Final
 
     from mpengine.coordinator.scribe import Scribe
     from mpengine.scheduler.commands import ReportFailure

@@ -15,7 +15,6 @@ import functools
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
 
 from mpengine.coordinator.opening import close_iterator, interrupt, is_indexed, open_source
 from mpengine.ipc.codec import pack_apart
@@ -23,10 +22,14 @@ from mpengine.results import bounded_repr
 from mpengine.scheduler import events
 from mpengine.worker.chain import format_traceback, summarize
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Protocol
 
     from mpengine.ipc.codec import Codec
+else:
+    Protocol = object
 
 LINGER_S = 0.002
 

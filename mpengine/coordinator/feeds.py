@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from mpengine.coordinator.feed import InlineFeed, ThreadedFeed, pack
 from mpengine.coordinator.opening import is_indexed
 from mpengine.scheduler import events
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence

@@ -11,17 +11,20 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
 
 from mpengine.scheduler import events
 from mpengine.worker.chain import summarize
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Protocol
 
     from mpengine.coordinator.failures import Failures
     from mpengine.scheduler.commands import CallHandler
     from mpengine.stages import Stage
+else:
+    Protocol = object
 
 
 class Handlers(Protocol):

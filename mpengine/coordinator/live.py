@@ -5,11 +5,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import weakref
-from typing import TYPE_CHECKING
 
 from mpengine import backends
 from mpengine.coordinator.signals import sigpipe_blocked
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.backends.base import Backend
     from mpengine.coordinator.run import Run

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
 
 from mpengine.coordinator.failures import Failures, restore
 from mpengine.coordinator.outlet import Delivery, End, Outlet
@@ -20,8 +19,10 @@ from mpengine.scheduler import commands, events
 from mpengine.scheduler.lifecycles import RunState
 from mpengine.worker.chain import summarize
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from mpengine.backends.base import Backend
     from mpengine.coordinator.feed import Feed

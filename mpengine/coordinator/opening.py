@@ -6,15 +6,16 @@ An iterable, an async iterable, or a function that returns one of them.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Coroutine, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
 
 from mpengine.errors import PipelineError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from typing import Any
 
 
-class Interruptible(Iterator[Any]):
+class Interruptible(Iterator["Any"]):
     """An iterator whose wait for the next item can be ended."""
 
     def interrupt(self) -> None:

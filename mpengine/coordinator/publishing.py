@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final
 
 from mpengine.coordinator.scribe import WARNING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Final
 
     from mpengine.coordinator.scribe import Scribe
     from mpengine.metrics import Snapshot

@@ -10,7 +10,6 @@ import os
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
 
 from mpengine.backends.limits import explained
 from mpengine.coordinator.feeds import feed_of
@@ -31,9 +30,11 @@ from mpengine.scheduler.commands import ReportFailure
 from mpengine.scheduler.scheduler import Scheduler, Settings
 from mpengine.worker.chain import UNREADABLE, format_traceback, summarize
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+    from typing import Any
 
     from mpengine.backends.base import Backend
     from mpengine.backends.headstart import HeadStart

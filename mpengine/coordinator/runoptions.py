@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpengine.records import dataclass
 from mpengine.settings import DEFAULT_MAX_BYTES
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.coordinator.scribe import Scribe
     from mpengine.settings import EngineOptions

@@ -18,12 +18,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
 
 from mpengine.records import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from typing import Final
 
     from mpengine.ipc.messages import Logged
 

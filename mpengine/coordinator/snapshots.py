@@ -19,10 +19,10 @@ import queue
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
 from mpengine.metrics import Snapshot, StageMetrics, WorkerMetrics
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -6,20 +6,21 @@ import itertools
 import operator
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Self
 
 from mpengine.errors import EngineError
 from mpengine.results import Err
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Self
 
     from mpengine.coordinator.run import Run
     from mpengine.metrics import Snapshot
     from mpengine.results import Ok
 
 
-class _Batches(Iterator[Iterator[Any]]):
+class _Batches(Iterator[Iterator["Any"]]):
     """The lists of results, as iterators.  When nobody holds this any more, the run is over.
 
     Several threads may be in the same ``itertools.chain`` over this, which keeps the last iterator it was given and
@@ -84,7 +85,7 @@ class _Batches(Iterator[Iterator[Any]]):
             self.close()
 
 
-class ResultStream(Iterator[Any]):
+class ResultStream(Iterator["Any"]):
     """The results of a run as they come; closing it early cancels the run and leaves nothing behind.
 
     An iterator and a context manager.  Dropping the last reference closes it.

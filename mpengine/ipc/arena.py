@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mpengine.ipc.messages import ProtocolError
 from mpengine.records import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Final
 
     from mpengine.ipc.messages import Buffer
 
@@ -73,7 +74,8 @@ class Geometry:
         return self.window + self.regions * self.region_bytes
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Block:
     """A payload in the arena: its pickle, and behind it the buffers that the pickle refers to.
 
     Attributes:
@@ -94,6 +96,10 @@ class Block(NamedTuple):
     def size(self) -> int:
         """How many bytes it has, with the gaps."""
         return places(self.sizes)[-1]
+
+    def fields(self) -> tuple[int, int, int, int, tuple[int, ...]]:
+        """Return the block as it travels by itself."""
+        return (self.region, self.number, self.use, self.offset, self.sizes)
 
     def encode(self) -> bytes:
         """Return the reference that travels in place of the payload."""

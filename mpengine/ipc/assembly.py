@@ -12,16 +12,17 @@ A layout is plain numbers, so that it travels with a message.  It is one of::
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Any
 
 from mpengine.ipc.salvage import Broken, Salvaged
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from mpengine.ipc.codec import Codec
 
-Layout = tuple[Any, ...]
+Layout = tuple["Any", ...]
 
 
 def put_together(codec: Codec, payloads: Sequence[Any], layout: Layout) -> list[Any]:

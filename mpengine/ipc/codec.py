@@ -18,17 +18,20 @@ from __future__ import annotations
 import contextlib
 import pickle
 import sys
-from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mpengine.errors import StageError
 from mpengine.ipc.arena import LARGE_BYTES, parts_of
 from mpengine.ipc.salvage import Broken, salvage
 from mpengine.ipc.views import Shared
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any, Final, Protocol
 
     from mpengine.ipc.messages import Buffer
+else:
+    Protocol = object
 
 MAIN: Final = b"__main__"
 

@@ -17,11 +17,14 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from typing import Final
 
 from mpengine.ipc.arena import Geometry, whole_pages
 from mpengine.ipc.lastwords import REGION_BYTES
 from mpengine.records import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 READ_TRIES: Final = 8
 HEADER_BYTES: Final = 4096

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING
 
 from mpengine.ipc.arena import (
     BLOCKS,
@@ -31,6 +30,7 @@ from mpengine.ipc.messages import ProtocolError
 from mpengine.ipc.region import Region
 from mpengine.ipc.views import Shared, Viewer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

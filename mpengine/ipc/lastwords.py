@@ -16,9 +16,12 @@ import faulthandler
 import os
 import re
 import signal
-from typing import Final
 
 from mpengine.records import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 DUMP: Final = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
 REGION_BYTES: Final = 1 << 16

@@ -12,13 +12,14 @@ from __future__ import annotations
 import marshal
 import struct
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
 
 from mpengine.errors import EngineError
 from mpengine.records import dataclass, fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any, Final
 
 Buffer = bytes | bytearray | memoryview
 

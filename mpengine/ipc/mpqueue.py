@@ -18,9 +18,12 @@ import fcntl
 import os
 import queue
 from collections import deque
-from typing import Final
 
 from mpengine.ipc.messages import Buffer, Message, Pill, decode, encode, frame_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 PIPE_BYTES: Final = 1 << 20
 READ_BYTES: Final = 1 << 18

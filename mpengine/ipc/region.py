@@ -7,13 +7,14 @@ which takes many times as long.  So a freed block stays as it is until something
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
 
 from mpengine.ipc.arena import BLOCKS, FREED, TABLE_BYTES, TABLE_WORDS, USED, Block, places, whole_pages
 from mpengine.records import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Final
 
     from mpengine.ipc.arena import Geometry
     from mpengine.ipc.messages import Buffer

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpengine.errors import StageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any, ClassVar
 
     from mpengine.ipc.messages import Buffer
 
@@ -24,7 +25,7 @@ class Broken:
         self.error = error
 
 
-class Salvaged(list[Any]):
+class Salvaged(list["Any"]):
     """Items some of which are ``Broken``."""
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.ipc.arena import Block, Geometry
     from mpengine.ipc.mapping import Mapping

@@ -6,13 +6,13 @@ Q3. At the end the registry looks itself: what the guardian has missed, or what 
     Where it could not be started, what user code has started in sessions of its own outlives a killed coordinator.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from typing import Final
 
 from mpengine.processes import spawning
 from mpengine.processes.identity import ProcessIdentity
@@ -20,6 +20,11 @@ from mpengine.processes.orphans import kill_orphans
 from mpengine.worker.burial import kill_and_bury
 from mpengine.worker.descent import COOKIE_NAME
 from mpengine.worker.guardian import GuardianBoot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final
 
 _VERIFY_S: Final = 1.0
 

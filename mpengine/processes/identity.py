@@ -1,13 +1,18 @@
 """Which process is meant: a number alone may be another's tomorrow."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import select
 import time
-from collections.abc import Collection
-from typing import Final, NamedTuple, Self
 
 from mpengine.records import dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Final, Self
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
@@ -16,7 +21,8 @@ STOPPED: Final = "T"
 _ZOMBIE: Final = "Z"
 
 
-class _Look(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Look:
     """What the kernel says of the process that has a number now; the start counts from when the machine came up."""
 
     state: str

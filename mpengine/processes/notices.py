@@ -1,9 +1,14 @@
 """What a registry has to tell about its workers."""
 
-from typing import TypeAlias
+from __future__ import annotations
 
-from mpengine.processes.identity import ProcessIdentity
 from mpengine.records import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from mpengine.processes.identity import ProcessIdentity
 
 
 @dataclass(frozen=True, slots=True)

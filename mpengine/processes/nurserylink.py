@@ -7,6 +7,8 @@ U3. A nursery that dies takes nobody's place: its workers are killed by verified
 U4. A nursery that dies `UNREADY_LIMIT` times in a row before it is ready is not started again for the same starts.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import pickle
@@ -16,8 +18,6 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias, assert_never
 
 from mpengine.processes import spawning
 from mpengine.processes.identity import ProcessIdentity
@@ -25,8 +25,14 @@ from mpengine.processes.notices import Exited, Notice, Started, StartFailed
 from mpengine.processes.orphans import kill_orphans
 from mpengine.records import dataclass, replace
 from mpengine.worker import burial, nursery
-from mpengine.worker.boot import WorkerBoot
 from mpengine.worker.descent import COOKIE_NAME, belongs, tagged
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Final, TypeAlias
+
+    from mpengine.worker.boot import WorkerBoot
 
 WINDOW: Final = 16
 UNREADY_LIMIT: Final = 3
@@ -196,8 +202,6 @@ class NurseryLink:
                 identity = self._workers.pop((worker_id, generation))
                 failed: list[Notice] = [] if failure is None else [StartFailed(worker_id, failure)]
                 return [*failed, Exited(worker_id, generation, identity, exitcode, peak_rss)]
-            case _:
-                assert_never(answer)
 
     def _take_birth(self, key: _Key, identity: ProcessIdentity) -> list[Notice]:
         start = self._unanswered.pop(key)

@@ -10,6 +10,8 @@ G3. A signal goes to an identity, never to a number: a process that has gone tak
 G4. In a child that is forked from this process the registry is empty and closed; its fds are closed there at once.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import select
@@ -17,19 +19,21 @@ import signal
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
 
 from mpengine.processes import spawning
-from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
 from mpengine.processes.nurserylink import NurseryLink
-from mpengine.worker.boot import WorkerBoot
 from mpengine.worker.burial import kill_group
 from mpengine.worker.descent import COOKIE_NAME
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Final
+
     from mpengine.processes.direct import DirectWorkers
+    from mpengine.processes.identity import ProcessIdentity
+    from mpengine.worker.boot import WorkerBoot
 
 __all__ = ["START_METHODS", "Exited", "Notice", "ProcessRegistry", "StartFailed", "Started"]
 
@@ -37,7 +41,7 @@ START_METHODS: Final = ("forkserver", "spawn", "fork")
 
 _REMEMBERED: Final = 1024
 _RESERVE: Final = 4
-_open_registries: "weakref.WeakSet[ProcessRegistry]" = weakref.WeakSet()
+_open_registries: weakref.WeakSet[ProcessRegistry] = weakref.WeakSet()
 
 
 class ProcessRegistry:
@@ -215,7 +219,7 @@ class ProcessRegistry:
         self._notices.clear()
 
 
-def _direct_workers(epoll: select.epoll, environ: Mapping[str, str]) -> "DirectWorkers":
+def _direct_workers(epoll: select.epoll, environ: Mapping[str, str]) -> DirectWorkers:
     from mpengine.processes.direct import DirectWorkers  # with the guardian, which the other methods need not know
 
     return DirectWorkers(epoll, environ)

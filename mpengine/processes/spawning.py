@@ -9,6 +9,8 @@ P3. What a new process is told travels in a memory file without a name.  Writing
 P4. ``subprocess.Popen`` starts programs here but never reaps them: who started a process collects its exit status.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import marshal
@@ -18,11 +20,14 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
 
 import mpengine.worker
 from mpengine.worker.boot import Preparation, WorkerBoot, interpreter_flags, run_in_child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any, Final
 
 _PACKAGE_FOLDER: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(mpengine.worker.__file__))))  # noqa: PTH120 - pathlib is a slow import
 _NEVER_TWICE: Final = ("init_main_from_name", "init_main_from_path", "name")

@@ -10,8 +10,7 @@ J3. An item whose worker was killed for want of memory may have been its victim 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

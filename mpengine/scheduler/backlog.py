@@ -17,11 +17,11 @@ B5. Room is used when an eighth of the bound is free, or all that is wanted: roo
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 from mpengine.scheduler.batching import MAX_BATCH
 from mpengine.scheduler.crew import CREDIT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 

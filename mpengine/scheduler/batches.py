@@ -6,14 +6,14 @@ It is its own place in the order of results as well (``before`` and ``behind``; 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from mpengine.records import dataclass, field
 from mpengine.scheduler.lifecycles import BATCH, BatchMove, BatchState, follow
 from mpengine.scheduler.payloads import Zipped
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from mpengine.scheduler.events import Failure
 

@@ -10,10 +10,10 @@ W3. A set of workers is a number, bit by bit: the first of a thousand is found i
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from mpengine.scheduler.lifecycles import WORKER, WorkerLife, WorkerMove, follow
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 

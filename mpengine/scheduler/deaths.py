@@ -21,7 +21,6 @@ R8. Workers cannot be started when one slot has lost ``START_TRIES`` processes i
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from mpengine.errors import ItemTimeoutError, MemoryLimitError, WorkerDiedError
 from mpengine.records import replace
@@ -29,6 +28,7 @@ from mpengine.scheduler import commands, events
 from mpengine.scheduler.events import Ending
 from mpengine.scheduler.lifecycles import BatchState, WorkerMove
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.plan import ChainPlan, Plan
     from mpengine.scheduler.admission import Admission

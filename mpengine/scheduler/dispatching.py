@@ -16,8 +16,6 @@ P9. Near the end, when the source has and hardly any batch waits, they are cut t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpengine.scheduler.batching import MAX_BATCH, TARGET_S
 from mpengine.scheduler.commands import Dispatch, Resume
 from mpengine.scheduler.crew import CREDIT
@@ -25,6 +23,7 @@ from mpengine.scheduler.lifecycles import BatchState
 from mpengine.scheduler.splicing import can_fill, splice
 from mpengine.scheduler.timesheet import Wait
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpengine.scheduler.backlog import lead_bound
 from mpengine.scheduler.batching import MAX_BATCH_BYTES
 from mpengine.scheduler.commands import PullSource
 from mpengine.scheduler.crew import CREDIT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

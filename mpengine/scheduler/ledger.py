@@ -13,13 +13,12 @@ consumer takes it.  So an item lost or doubled in between shows as an imbalance,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpengine.errors import InternalError
 from mpengine.policies import ErrorPolicy
 from mpengine.records import dataclass
 from mpengine.scheduler.events import Ending
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

@@ -6,9 +6,12 @@ The drawings in ``docs/states.rst`` are made from these tables, so they cannot b
 from __future__ import annotations
 
 import enum
-from typing import Final, TypeVar
 
 from mpengine.errors import InternalError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, TypeVar
 
 
 class _Key(enum.Enum):
@@ -109,8 +112,9 @@ BATCH: Final[dict[tuple[BatchState, BatchMove], BatchState]] = {
     (BatchState.FORKED, BatchMove.SETTLE): BatchState.SETTLED,
 }
 
-S = TypeVar("S", bound=enum.Enum)
-M = TypeVar("M", bound=enum.Enum)
+if TYPE_CHECKING:
+    S = TypeVar("S", bound=enum.Enum)
+    M = TypeVar("M", bound=enum.Enum)
 
 
 def follow(table: dict[tuple[S, M], S], state: S, move: M, story: object = "") -> S:

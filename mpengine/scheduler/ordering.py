@@ -9,14 +9,16 @@ In arrival order whatever is ready leaves at once, and there is nothing to keep.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from mpengine.scheduler.lifecycles import BatchState
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Protocol
 
     from mpengine.scheduler.batches import Batch
+else:
+    Protocol = object
 
 
 class Order(Protocol):

@@ -6,11 +6,10 @@ many there may be, what the books say) is taken over only if it fits the batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpengine.scheduler.events import Progress
 from mpengine.scheduler.lifecycles import BatchState
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.plan import ChainPlan
     from mpengine.scheduler.batches import Batch

@@ -13,8 +13,6 @@ S4. A report is held against what was asked for before any of it is believed (K9
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from mpengine.policies import ErrorPolicy
 from mpengine.records import dataclass, replace
 from mpengine.scheduler import commands, events
@@ -30,8 +28,10 @@ from mpengine.scheduler.stock import Stock
 from mpengine.scheduler.timesheet import Timesheet
 from mpengine.scheduler.verdicts import Verdicts
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from mpengine.plan import Plan
     from mpengine.scheduler.batches import Batch

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, TypeGuard
 
 from mpengine.scheduler.batches import Batch
 from mpengine.scheduler.lifecycles import BatchState
 from mpengine.scheduler.payloads import Spliced
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any, TypeGuard
 
     from mpengine.scheduler.stock import Stock
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from mpengine.records import replace
 from mpengine.scheduler.backlog import Backlog
@@ -19,6 +18,7 @@ from mpengine.scheduler.ledger import Ledger
 from mpengine.scheduler.lifecycles import BatchMove, BatchState
 from mpengine.scheduler.ordering import ArrivalOrder, InputOrder
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.plan import Plan
     from mpengine.scheduler.batches import Families

@@ -13,10 +13,10 @@ H2. Chains that run as threads beside the coordinator have clocks of their own; 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
 
 from mpengine.profiles import Idleness, Profile, StageProfile, spread_over
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.plan import Plan
     from mpengine.scheduler.admission import Admission

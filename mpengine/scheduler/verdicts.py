@@ -8,13 +8,14 @@ V3. Under SIDE an item counts as under way until its handler has returned, so th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from mpengine.policies import ErrorPolicy
 from mpengine.scheduler import commands
 from mpengine.scheduler.batches import BranchFailure
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mpengine.plan import Plan
     from mpengine.scheduler.batches import Batch, Families
     from mpengine.scheduler.commands import Command

@@ -12,6 +12,8 @@ B5. Whatever happens, the child leaves through ``os._exit``: it never runs up th
 B6. A failure before the entry runs is written into the birth file, for the parent to report with its traceback.
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import os
@@ -19,10 +21,13 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NoReturn, Self, TypeAlias
 
 from mpengine.records import dataclass, field, replace
 from mpengine.worker import lifeline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, NoReturn, Self, TypeAlias
 
 Preparation: TypeAlias = Mapping[str, object]
 
@@ -82,7 +87,7 @@ class WorkerBoot:
 Entry: TypeAlias = Callable[[WorkerBoot], object]
 
 
-def read_orders(birth_fd: int) -> tuple["WorkerBoot", Preparation]:
+def read_orders(birth_fd: int) -> tuple[WorkerBoot, Preparation]:
     """What the birth file says before the worker has begun; its fds have other numbers here."""
     orders: tuple[WorkerBoot, Preparation] = pickle.loads(  # noqa: S301 - written by the parent, in a file without a name
         os.pread(birth_fd, os.fstat(birth_fd).st_size, 0)

@@ -4,13 +4,18 @@ Until a child is buried nobody else can get its number, so that is the time to k
 `mpengine.worker.nursery`).
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
 import sys
-from typing import Final
 
 from mpengine.records import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 UNKNOWN_EXITCODE: Final = 255
 _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024

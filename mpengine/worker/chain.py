@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 import types
-from typing import TYPE_CHECKING, Any, Protocol
 
 from mpengine.errors import ItemTimeoutError, StageError
 from mpengine.ipc.codec import dump_error
@@ -17,12 +16,16 @@ from mpengine.records import dataclass
 from mpengine.results import bounded_repr, bounded_text, stand_in, wants_out
 from mpengine.stages import SKIP, KillSwitch, WorkerState
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any, Protocol
 
     from mpengine.policies import Retry
     from mpengine.stages import Stage
+else:
+    Protocol = object
 
 
 def summarize(error: BaseException) -> str:
@@ -216,7 +219,7 @@ class _Unreadable:
 
 UNREADABLE = _Unreadable()
 
-Fields = tuple[Any, ...]
+Fields = tuple["Any", ...]
 
 LEAVING = (SystemExit, KeyboardInterrupt)
 """What user code raises to end its process, not its item."""

@@ -17,15 +17,16 @@ import logging
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final
 
 from mpengine.ipc.messages import Logged, is_plain
 from mpengine.results import bounded_repr
 from mpengine.worker.chain import Step, summarize
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
+    from typing import Any, Final
 
     from mpengine.ipc.messages import SetLevels
     from mpengine.worker.outbox import Outbox

@@ -14,13 +14,18 @@ A4. One with the registry's cookie alone was forked and has started no program. 
 A5. What is killed may leave children; they come up the same way, and are looked at when it has been buried.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import select
 import signal
 import time
-from collections.abc import Collection
-from typing import Any, Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Any, Final
 
 COOKIE_NAME: Final = "MPENGINE_COOKIE"
 _PR_SET_CHILD_SUBREAPER: Final = 36

@@ -6,16 +6,16 @@ those that fail then have failed; but not where the stage must not be run twice 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from mpengine.worker.chain import Stopped, attempt
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from mpengine.worker.chain import Site, Step
 
-Outcome = tuple[Any, BaseException | None, int]
+Outcome = tuple["Any", BaseException | None, int]
 """What an item came to, or its error; and how many attempts it took."""
 
 

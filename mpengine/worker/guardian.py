@@ -11,15 +11,20 @@ Z2. What has left the worker's process group is not found where it was given an 
     started no program, and has closed its descriptors, the lifelines with them (as daemons do).
 """
 
+from __future__ import annotations
+
 import os
 import pickle
 import signal
 import socket
 import time
-from typing import Final, NoReturn
 
 from mpengine.records import dataclass
 from mpengine.worker.descent import kill_bearers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, NoReturn
 
 COOKIE_LIMIT_BYTES: Final = 8_192
 _PATIENCE_S: Final = 1.0

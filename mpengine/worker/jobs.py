@@ -15,7 +15,6 @@ J5. A chain that fans out is put aside when it has given what it was asked for, 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
 from mpengine.ipc.salvage import Broken, Salvaged
 from mpengine.records import dataclass
@@ -27,8 +26,10 @@ from mpengine.worker.reports import DONE, GIVEN_BACK, MORE, SUSPENDED, Report, T
 from mpengine.worker.slices import map_slice
 from mpengine.worker.streams import Stream
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from mpengine.worker.chain import Chain, Site
     from mpengine.worker.coroutines import Coroutines

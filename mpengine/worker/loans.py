@@ -9,12 +9,12 @@ L3. The allocator is told to keep what is freed once arrays are seen here, and n
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from mpengine.ipc.arena import Block, decode_block, is_reference
 from mpengine.ipc.region import Region
 from mpengine.ipc.views import Shared, Viewer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import sys
 from importlib import util
-from typing import TYPE_CHECKING, Any, Final
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import Any, Final
 
     from mpengine.ipc.messages import SetLevels
     from mpengine.worker.outbox import Outbox

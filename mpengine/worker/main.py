@@ -15,7 +15,6 @@ import contextlib
 import os
 import pickle
 import sys
-from typing import TYPE_CHECKING, Any
 
 from mpengine.cancellation import CancelFlag, bind_flag
 from mpengine.ipc import messages
@@ -32,8 +31,10 @@ from mpengine.worker.outbox import Outbox
 from mpengine.worker.packing import pack_results
 from mpengine.worker.reports import DONE, GIVEN_BACK, SUSPENDED, Report, Tally
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from mpengine.ipc.codec import Codec
     from mpengine.ipc.controlblock import Slot

@@ -21,6 +21,8 @@ N7. What user code has started elsewhere than in its worker's group is found by 
 N8. For the start method ``spawn`` a fork goes on as a fresh interpreter, and nothing is preloaded.
 """
 
+from __future__ import annotations
+
 import contextlib
 import gc
 import importlib
@@ -31,13 +33,16 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Final, NoReturn, TypeAlias
 
 from mpengine.records import dataclass
 from mpengine.worker import boot, lifeline
 from mpengine.worker.burial import Burial, bury_nowait, kill_group
 from mpengine.worker.descent import Strays, end_all_children, tagged
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final, NoReturn, TypeAlias
 
 MESSAGE_LIMIT_BYTES: Final = 65_536
 FDS_PER_REQUEST: Final = 6

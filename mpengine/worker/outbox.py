@@ -13,11 +13,13 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Final
 
 from mpengine.ipc.messages import encode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mpengine.ipc.messages import Message
     from mpengine.ipc.mpqueue import MPQueue
 

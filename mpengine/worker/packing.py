@@ -6,13 +6,14 @@ A result that will not pickle is its item's error, in the stage that made it; it
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Any
 
 from mpengine.ipc.codec import pack_apart
 from mpengine.worker.chain import failure_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from mpengine.ipc.codec import Codec
     from mpengine.worker.jobs import Job

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mpengine.records import dataclass, field
 from mpengine.worker.chain import Fields, failure_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DONE, MORE, SUSPENDED, GIVEN_BACK = "done", "more", "suspended", "given back"
 

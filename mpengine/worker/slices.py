@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
 
 from mpengine.stages import SKIP, KillSwitch
 from mpengine.worker.chain import LEAVING, Fields, Killed, attempt, failure_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from mpengine.worker.chain import Site, Step
     from mpengine.worker.reports import Tally

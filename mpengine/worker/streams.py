@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any
 
 from mpengine.stages import SKIP, KillSwitch
 from mpengine.worker.chain import LEAVING, Killed, Stopped
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from mpengine.worker.chain import Site, Step
     from mpengine.worker.reports import Report

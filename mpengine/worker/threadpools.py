@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import TYPE_CHECKING, Final
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from typing import Final
 
 VARIABLES: Final = {
     "openmp": "OMP_NUM_THREADS",

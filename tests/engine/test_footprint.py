@@ -16,7 +16,7 @@ from mpengine.policies import ErrorPolicy
 SLOW = {
     "asyncio", "cloudpickle", "concurrent.futures", "ctypes", "dataclasses", "difflib", "hashlib", "inspect", "logging",
     "multiprocessing.connection", "multiprocessing.managers", "multiprocessing.resource_tracker", "pathlib", "psutil",
-    "rich", "traceback", "urllib.parse",
+    "rich", "traceback", "typing", "urllib.parse",
 }  # fmt: skip
 SLOW_FOR_WORKERS = SLOW | {"multiprocessing.synchronize", "random", "tempfile"}
 OF_THE_PARENT = ("backends", "cli", "coordinator", "engine", "plan", "processes", "scheduler")

@@ -13,6 +13,7 @@ from mpengine.ipc.controlblock import ControlBlock
 from mpengine.ipc.holdings import Arena, Stored
 from mpengine.ipc.messages import ProtocolError
 from mpengine.ipc.region import Region
+from mpengine.records import replace
 from mpengine.worker.loans import Loans
 
 LIMIT = 64 * PAGE
@@ -82,7 +83,7 @@ def test_a_reference_survives_the_trip(writer):
 def test_a_reference_to_what_cannot_be_is_refused(arena, writer, change):
     good = decode_block(writer.store([content(1)]))
     with pytest.raises(ProtocolError):
-        arena.adopt(1, good._replace(**change).encode())
+        arena.adopt(1, replace(good, **change).encode())
     assert isinstance(arena.adopt(1, good.encode()), Stored)
 
 
@@ -248,7 +249,7 @@ def test_the_next_process_leaves_alone_what_is_in_use(arena, writer, block):
     del held[1], held[2]
     arena.bury(1)
     following = Loans(block.fd, block.geometry, 1)
-    following.begin(map(tuple, arena.taken(1)))
+    following.begin([block.fields() for block in arena.taken(1)])
     mine = []
     while (reference := following.store([content(50 + len(mine))])) is not None:
         mine.append(arena.adopt(1, reference))
