@@ -19,7 +19,6 @@ import pickle
 import signal
 import sys
 import threading
-import types
 
 import mpengine.worker
 from mpengine.worker.boot import Preparation, WorkerBoot, interpreter_flags, run_in_child
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 _PACKAGE_FOLDER: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(mpengine.worker.__file__))))  # noqa: PTH120 - pathlib is a slow import
-_NEVER_TWICE: Final = ("init_main_from_name", "init_main_from_path", "name")
 _BOOTSTRAP: Final = (
     "import gc,marshal,os,sys;gc.disable();sys.path[:],parcel=marshal.loads(os.pread({fd},{size},0));os.close({fd});"
     "from {module} import {function};gc.enable();{function}(parcel)"
@@ -77,15 +75,15 @@ def make_preparation(environ: Mapping[str, str], *, fresh: bool = True) -> Prepa
     Raises:
         OSError: The current folder has been removed.
     """
-    import multiprocessing  # a slow import, for which a fork server on its way up need not wait
+    from multiprocessing import process  # a slow import, for which a fork server on its way up need not wait
 
     preparation: dict[str, object] = {
         "environ": {**_environment(), **environ},
         "parent_pid": os.getpid(),
-        "parent_name": multiprocessing.current_process().name,
+        "parent_name": process.current_process().name,
     }
     if fresh:
-        preparation["multiprocessing"] = _standard_preparation()
+        preparation["surroundings"] = _surroundings()
     return preparation
 
 
@@ -94,31 +92,34 @@ def _environment() -> dict[str, str]:
     return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
 
 
-def _standard_preparation() -> dict[str, object]:
-    import multiprocessing
-    from multiprocessing import spawn
+def _surroundings() -> dict[str, object]:
+    """What ``multiprocessing.spawn.get_preparation_data`` has, but for ``__main__``; that one is a slow import."""
+    from multiprocessing import get_start_method, process
 
-    unset = multiprocessing.get_start_method(allow_none=True) is None
-    lacks_main = "__main__" not in sys.modules
-    if lacks_main:  # some programs have taken it away; it is asked for its file
-        sys.modules["__main__"] = types.ModuleType("__main__")
+    known: Any = process
+    spawn: Any = sys.modules.get("multiprocessing.spawn")
+    util: Any = sys.modules.get("multiprocessing.util")
+    if spawn is not None:
+        spawn._check_not_importing_main()  # noqa: SLF001 - a script without a guard that has started this process
     try:
-        standard = spawn.get_preparation_data("mpengine")
+        folder = os.getcwd()  # noqa: PTH109 - pathlib is a slow import
     except FileNotFoundError as error:
         raise FileNotFoundError(
             errno.ENOENT, "the current folder has been removed: no worker can start there"
         ) from error
-    finally:
-        if lacks_main:
-            del sys.modules["__main__"]
-    if unset:
-        # Asking has fixed the start method, and the user's own set_start_method would be refused from now on.
-        multiprocessing.set_start_method(None, force=True)
-        standard.pop("start_method", None)
-    for name in _NEVER_TWICE:
-        standard.pop(name, None)
-    standard["authkey"] = bytes(standard["authkey"])  # its own type refuses to be pickled here
-    return standard
+    logger = getattr(util, "_logger", None)
+    return {
+        "path": [known.ORIGINAL_DIR if entry == "" else entry for entry in sys.path],
+        "argv": sys.argv,
+        "folder": folder,
+        "multiprocessing": {
+            "authkey": bytes(process.current_process().authkey),  # its own type refuses to be pickled here
+            "orig_dir": known.ORIGINAL_DIR,
+            "start_method": get_start_method(allow_none=True),
+            "log_to_stderr": getattr(util, "_log_to_stderr", False),
+            "log_level": logger and logger.getEffectiveLevel(),
+        },
+    }
 
 
 def memory_file(content: bytes) -> int:

@@ -11,6 +11,7 @@
 ``outbox``       what it sends: one message at a time, whoever interrupts it
 ``courier``      log records, sent to the parent's handlers
 ``logwatch``     the courier, installed when somebody imports ``logging``
+``latecomer``    what is to be done once a module is imported
 ``threadpools``  the threads of numeric libraries, limited
 ``chain``        fused stages, built once, and one call of one of them
 ``jobs``         a window of a batch, on its way through a chain

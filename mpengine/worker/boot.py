@@ -6,8 +6,8 @@ interpreter), in an order that is law:
 B1. The lifeline is armed before anything that may take time, and before any code of the user can run.
 B2. Signals stay blocked until their dispositions are the defaults: no handler of the parent's ever runs in the child.
 B3. ``__main__`` is never imported again: what lives there travels by value.
-B4. The entry runs in the main thread, inside multiprocessing's own idea of a process, so that user code may start
-    processes and pools, and finds ``current_process()`` and ``parent_process()`` in order.
+B4. The entry runs in the main thread, and ``multiprocessing`` is told what this process is as soon as it is imported,
+    so that user code may start processes and pools, and finds ``current_process()`` and ``parent_process()`` in order.
 B5. Whatever happens, the child leaves through ``os._exit``: it never runs up the stack that forked it.
 B6. A failure before the entry runs is written into the birth file, for the parent to report with its traceback.
 """
@@ -20,18 +20,20 @@ import os
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 
 from mpengine.records import dataclass, field, replace
 from mpengine.worker import lifeline
+from mpengine.worker.latecomer import once_imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final, NoReturn, Self, TypeAlias
+    from typing import Any, Final, NoReturn, Self, TypeAlias
 
 Preparation: TypeAlias = Mapping[str, object]
 
-ALWAYS_PRELOADED: Final = ("multiprocessing.spawn", "mpengine.worker.asprocess", "mpengine.worker.main")
+ALWAYS_PRELOADED: Final = ("mpengine.worker.main",)
 """What every worker needs, imported once in whatever process it is forked from."""
 
 OOM_SCORE: Final = 300
@@ -207,16 +209,27 @@ def reset_signals() -> None:
 
 def prepare(preparation: Preparation) -> None:
     """Take over the parent's environment, current folder, import path, arguments and multiprocessing settings."""
-    from multiprocessing import spawn
-
     environ = preparation["environ"]
     assert isinstance(environ, dict)  # noqa: S101 - built by mpengine.processes.spawning
     for name in os.environ.keys() - environ.keys():
         del os.environ[name]
     os.environ.update({name: text for name, text in environ.items() if os.environ.get(name) != text})
-    standard = preparation.get("multiprocessing")
-    if standard is not None:
-        spawn.prepare(standard)  # type: ignore[arg-type]  # a plain dict, made by its own twin
+    surroundings: Any = preparation.get("surroundings")
+    if surroundings is not None:
+        sys.path, sys.argv = surroundings["path"], surroundings["argv"]
+        os.chdir(surroundings["folder"])
+        _tell_multiprocessing("settle", surroundings["multiprocessing"])
+
+
+def _tell_multiprocessing(function: str, *args: object) -> None:
+    """Call a function of `mpengine.worker.asprocess`, once there is a ``multiprocessing`` to be told."""
+
+    def tell() -> None:
+        from mpengine.worker import asprocess
+
+        getattr(asprocess, function)(*args)
+
+    once_imported("multiprocessing.context", tell)
 
 
 def _find_entry(path: str) -> Entry:
@@ -226,26 +239,56 @@ def _find_entry(path: str) -> Entry:
 
 
 def _bootstrap(boot: WorkerBoot, preparation: Preparation, entry: Entry) -> int:
-    def run() -> None:
-        _empty_stdin()
-        code = entry(boot)
-        if isinstance(code, int):
-            sys.exit(code)
-
-    from mpengine.worker.asprocess import WorkerProcess
-
+    """Run the entry as ``multiprocessing`` runs a process's (B4); returns the exit code."""
     tracker_before = _tracker_pid()
-    process = WorkerProcess(target=run, name=f"mpengine-worker-{boot.worker_id}", daemon=False)
-    process._parent_pid = preparation["parent_pid"]  # noqa: SLF001 - as a child sees it
-    process._parent_name = preparation["parent_name"]  # noqa: SLF001
+    name = f"mpengine-worker-{boot.worker_id}"
     # The lifeline is readable when the parent is gone: just what a parent's sentinel is for.
-    code: int = process._bootstrap(boot.lifeline_fd)  # type: ignore[attr-defined]  # noqa: SLF001
+    parent = (preparation["parent_pid"], preparation["parent_name"], boot.lifeline_fd)
+    code: object = 1
+    main_thread: Any = threading.main_thread()
+    main_thread._set_native_id()  # noqa: SLF001 - a fork leaves it that of the parent's
+    try:
+        _tell_multiprocessing("introduce", name, *parent)
+        try:
+            _empty_stdin()
+            given = entry(boot)
+            code = given if isinstance(given, int) else 0
+        finally:
+            _end_multiprocessing()
+    except SystemExit as leaving:
+        code = leaving.code
+    except BaseException:  # noqa: BLE001 - told on stderr, and by the exit code
+        code = 1
+        sys.stderr.write(f"Process {name}:\n")
+        print_traceback()
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for user code's threads
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, ValueError):
+                stream.flush()
     _end_resource_tracker(tracker_before)
-    return code
+    return _exit_code(code)
+
+
+def _end_multiprocessing() -> None:
+    """Have what user code has made of it end: queues are written out, processes waited for."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._exit_function()  # noqa: SLF001 - as every process of its own does
+
+
+def _exit_code(given: object) -> int:
+    """What ``sys.exit`` makes of what it is given."""
+    if given is None or isinstance(given, int):
+        return given or 0
+    sys.stderr.write(f"{given}\n")
+    return 1
 
 
 def _empty_stdin() -> None:
     """Put /dev/null on fd 0 itself, inheritable: a program the user starts must find an empty stdin as well."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stdin.close()  # or it would close fd 0 whenever it is collected
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     if null:

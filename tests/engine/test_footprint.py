@@ -15,10 +15,17 @@ from mpengine.policies import ErrorPolicy
 
 SLOW = {
     "asyncio", "cloudpickle", "concurrent.futures", "ctypes", "dataclasses", "difflib", "hashlib", "inspect", "logging",
-    "multiprocessing.connection", "multiprocessing.managers", "multiprocessing.resource_tracker", "pathlib", "psutil",
-    "rich", "traceback", "typing", "urllib.parse",
+    "multiprocessing.connection", "multiprocessing.managers", "multiprocessing.resource_tracker",
+    "multiprocessing.spawn", "pathlib", "psutil", "rich", "traceback", "typing", "urllib.parse",
 }  # fmt: skip
-SLOW_FOR_WORKERS = SLOW | {"multiprocessing.synchronize", "random", "tempfile"}
+SLOW_FOR_WORKERS = SLOW | {
+    "locale",
+    "multiprocessing",
+    "multiprocessing.synchronize",
+    "random",
+    "subprocess",
+    "tempfile",
+}
 OF_THE_PARENT = ("backends", "cli", "coordinator", "engine", "plan", "processes", "scheduler")
 
 
@@ -66,6 +73,40 @@ def test_its_workers_import_nothing_slow_and_nothing_of_the_parents(tmp_path, ba
     )
     assert not SLOW_FOR_WORKERS & loaded - bare
     assert not {name for name in loaded if name.startswith(tuple(f"mpengine.{layer}" for layer in OF_THE_PARENT))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn", "fork"])
+def test_multiprocessing_that_a_stage_imports_late_knows_what_the_worker_is_b4(tmp_path, start_method):
+    (tmp_path / "late.py").write_text(
+        textwrap.dedent("""
+        import sys
+
+        def look(_):
+            was_there = "multiprocessing" in sys.modules
+            import multiprocessing as m
+            with m.Pool(1) as pool:
+                pool.map(abs, [-1])
+            this, parent = m.current_process(), m.parent_process()
+            its_parent = (parent.pid, parent.name, parent.is_alive())
+            return was_there, this.name, this.authkey.hex(), *its_parent, m.get_start_method()
+        """)
+    )
+    told = result_of(
+        f"""
+        import multiprocessing, os
+        import late
+        from mpengine import Engine
+        multiprocessing.set_start_method("fork")
+        multiprocessing.current_process().name = "its-parent"
+        told = Engine(2, start_method={start_method!r}).run([late.look], [1]).unwrap().values[0]
+        ours = multiprocessing.current_process().authkey.hex()
+        assert told == ({start_method == "fork"}, told[1], ours, os.getpid(), "its-parent", True, "fork"), told
+        print(told[1])
+        """,
+        tmp_path,
+    )
+    assert told < {"mpengine-worker-0", "mpengine-worker-1"}
 
 
 def test_the_fork_server_comes_up_while_the_parent_imports_its_own_side(tmp_path):
