@@ -9,8 +9,9 @@ import select
 import stat
 from typing import IO, Any, Self, cast
 
+from mpengine.bounded import bounded_text
 from mpengine.errors import EngineError
-from mpengine.results import ItemError, bounded_text
+from mpengine.results import ItemError
 
 
 class SinkError(EngineError):

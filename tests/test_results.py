@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import mpengine.errors
 from mpengine import Err, ErrorPolicy, ItemError, Ok, Report, Retry, Snapshot, StageMetrics
+from mpengine.bounded import MAX_REPR, bounded_repr, bounded_text, stand_in
 from mpengine.errors import EngineError, PipelineError, StageError, with_remote_traceback
 from mpengine.metrics import WorkerMetrics
-from mpengine.results import MAX_REPR, bounded_repr, bounded_text, stand_in
 
 # ---------------------------------------------------------------------- results
 

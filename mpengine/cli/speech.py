@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
-from mpengine.results import bounded_text
+from mpengine.bounded import bounded_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

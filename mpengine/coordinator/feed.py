@@ -16,9 +16,9 @@ import threading
 import time
 from collections import deque
 
+from mpengine.bounded import bounded_repr
 from mpengine.coordinator.opening import close_iterator, interrupt, is_indexed, open_source
 from mpengine.ipc.codec import pack_apart
-from mpengine.results import bounded_repr
 from mpengine.scheduler import events
 from mpengine.worker.chain import format_traceback, summarize
 

@@ -20,8 +20,7 @@ from mpengine.coordinator.opening import length_of
 from mpengine.coordinator.outlet import Delivery, End
 from mpengine.coordinator.signals import graceful_signals, signals_held, sigpipe_blocked
 from mpengine.errors import EngineError
-from mpengine.ipc.codec import PlainCodec
-from mpengine.ipc.salvage import Broken, Salvaged
+from mpengine.ipc.codec import Broken, PlainCodec, Salvaged
 from mpengine.policies import ErrorPolicy
 from mpengine.records import replace
 from mpengine.results import Err, ItemError, Ok, Report

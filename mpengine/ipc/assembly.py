@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from array import array
 
-from mpengine.ipc.salvage import Broken, Salvaged
+from mpengine.ipc.codec import Broken, Salvaged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,12 +16,11 @@ not import the main module again, so what lives there has to travel by value.
 from __future__ import annotations
 
 import contextlib
-import pickle
 import sys
 
+from mpengine import pickling
 from mpengine.errors import StageError
 from mpengine.ipc.arena import LARGE_BYTES, parts_of
-from mpengine.ipc.salvage import Broken, salvage
 from mpengine.ipc.views import Shared
 
 TYPE_CHECKING = False
@@ -34,6 +33,20 @@ else:
     Protocol = object
 
 MAIN: Final = b"__main__"
+
+
+class Broken:
+    """What stands in the place of something that could not be unpickled; of a private kind, never a user's value."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        """Keep the error."""
+        self.error = error
+
+
+class Salvaged(list["Any"]):
+    """Items some of which are ``Broken``."""
 
 
 class Codec(Protocol):
@@ -99,7 +112,7 @@ class PickleCodec:
         leave_out = None if buffers is None else buffers.leave_out
         payload = None
         with contextlib.suppress(Exception):  # whatever pickle cannot do, cloudpickle may; if not, its error is raised
-            payload = pickle.dumps(items, 5, buffer_callback=leave_out)
+            payload = pickling.dumps(items, 5, buffer_callback=leave_out)
         if payload is None or (self._main_by_value and MAIN in payload):
             if buffers is not None:
                 buffers.large.clear()  # those of the first try
@@ -114,10 +127,12 @@ class PickleCodec:
         if isinstance(payload, Shared):
             payload, buffers = parts_of(payload.look(), payload.block.sizes)
         try:
-            items: list[Any] = pickle.loads(payload, buffers=buffers)  # noqa: S301 - our own workers' bytes
+            items: list[Any] = pickling.loads(payload, buffers=buffers)  # our own workers' bytes
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # told item by item
+            from mpengine.ipc.salvage import salvage  # with pickle's twin in Python; all is well nearly always
+
             items = salvage(payload, buffers)
             if not isinstance(error, Exception) and not any(type(item) is Broken for item in items):
                 raise  # no item's doing: a signal handler of the program wants it to end
@@ -141,7 +156,7 @@ class _AsBuffer:
         self._content = content
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self._content), (pickle.PickleBuffer(self._content),)
+        return type(self._content), (pickling.PickleBuffer(self._content),)
 
 
 def _with_buffers(items: Any) -> Any:
@@ -163,7 +178,7 @@ class _Buffers:
     def __init__(self) -> None:
         self.large: list[Buffer] = []
 
-    def leave_out(self, buffer: pickle.PickleBuffer) -> bool:
+    def leave_out(self, buffer: pickling.PickleBuffer) -> bool:
         """Return whether a buffer is to be in the pickle; pickle's ``buffer_callback``."""
         try:
             raw = buffer.raw()
@@ -196,7 +211,7 @@ class PlainCodec:
         return 0
 
 
-def _by_value(thing: object, leave_out: Callable[[pickle.PickleBuffer], object] | None = None) -> bytes:
+def _by_value(thing: object, leave_out: Callable[[pickling.PickleBuffer], object] | None = None) -> bytes:
     import cloudpickle
 
     dumped: bytes = cloudpickle.dumps(thing, 5, buffer_callback=leave_out)
@@ -206,7 +221,7 @@ def _by_value(thing: object, leave_out: Callable[[pickle.PickleBuffer], object] 
 def _by_name(thing: object) -> bytes | None:
     """Return ``thing`` pickled, or None where that takes cloudpickle."""
     with contextlib.suppress(Exception):
-        dumped = pickle.dumps(thing, 5)
+        dumped = pickling.dumps(thing, 5)
         if MAIN not in dumped:
             return dumped
     return None
@@ -236,7 +251,7 @@ def load_error(dumped: Buffer | None, summary: str) -> BaseException:
     """Return the exception, or a ``StageError`` with ``summary`` when it did not survive the trip."""
     if dumped is not None:
         try:
-            error: BaseException = pickle.loads(dumped)  # noqa: S301 - our own workers' bytes
+            error: BaseException = pickling.loads(dumped)  # our own workers' bytes
             if issubclass(type(error), BaseException):  # isinstance() would ask what is none for its __class__
                 return error
         except KeyboardInterrupt:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import re
 import signal
 
 from mpengine.records import dataclass
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 
 DUMP: Final = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
 REGION_BYTES: Final = 1 << 16
-_FRAME: Final = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)$')
-_OURS: Final = re.compile(r"[/\\]mpengine[/\\]worker[/\\]")
+_FRAME: Final = r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)$'
+_OURS: Final = r"[/\\]mpengine[/\\]worker[/\\]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,9 @@ def read_words(control_fd: int, start: int) -> Stack:
     """Return what was last written to the region at ``start``, and empty it."""
     try:
         content = os.pread(control_fd, REGION_BYTES, start).partition(b"\0")[0]
-        if content:
-            os.pwrite(control_fd, bytes(len(content)), start)
+        if not content:
+            return Stack()
+        os.pwrite(control_fd, bytes(len(content)), start)
     except OSError:
         return Stack()
     return parse(content.decode("utf-8", "replace"))
@@ -64,10 +64,12 @@ def read_words(control_fd: int, start: int) -> Stack:
 
 def parse(text: str) -> Stack:
     """Return the stack that ``faulthandler`` has written; of several the last."""
+    import re  # a slow import, for when a process has come to a bad end
+
     frames = []
     for line in text.rpartition("most recent call first")[2].splitlines():
-        found = _FRAME.match(line)
-        if found and _OURS.search(found["file"]):
+        found = re.match(_FRAME, line)
+        if found and re.search(_OURS, found["file"]):
             break  # from here on it is the worker's own
         if found:
             frames.append(found)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import queue
 from collections import deque
 
 from mpengine.ipc.messages import Buffer, Message, Pill, decode, encode, frame_size
@@ -81,6 +80,8 @@ class MPQueue:
         """
         if asks:
             if self._maxsize and self._unanswered >= self._maxsize:
+                import queue  # a slow import, for a mistake
+
                 raise queue.Full
             self._unanswered += 1
         self._queue(encode(message))

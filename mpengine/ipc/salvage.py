@@ -6,6 +6,7 @@ import io
 import pickle
 
 from mpengine.errors import StageError
+from mpengine.ipc.codec import Broken, Salvaged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,20 +14,6 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
     from mpengine.ipc.messages import Buffer
-
-
-class Broken:
-    """What stands in the place of something that could not be unpickled; of a private kind, never a user's value."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        """Keep the error."""
-        self.error = error
-
-
-class Salvaged(list["Any"]):
-    """Items some of which are ``Broken``."""
 
 
 def salvage(payload: Buffer, buffers: Sequence[Buffer] = ()) -> Salvaged:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import select
 import signal
 import socket
@@ -19,6 +18,7 @@ import sys
 import time
 from collections import deque
 
+from mpengine import pickling
 from mpengine.processes import spawning
 from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
@@ -127,7 +127,7 @@ class NurseryLink:
             start = self._waiting.popleft()
             try:
                 running = self._running or self._launch()
-                request = pickle.dumps(nursery.Request(start.worker_id, start.generation, _needed()))
+                request = pickling.dumps(nursery.Request(start.worker_id, start.generation, _needed()))
                 socket.send_fds(running.link, [request], start.fds)
             except (BrokenPipeError, ConnectionResetError):
                 self._waiting.appendleft(start)  # the nursery has died: the epoll reports it, and U1 does the rest
@@ -163,7 +163,7 @@ class NurseryLink:
 
     def _send_orders(self, link: socket.socket) -> None:
         orders = nursery.Orders(self._preload, spawning.make_preparation(self._environ))
-        orders_fd = spawning.memory_file(pickle.dumps(orders, pickle.HIGHEST_PROTOCOL))
+        orders_fd = spawning.memory_file(pickling.dumps(orders, pickling.PROTOCOL))
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its death is told like any other
                 socket.send_fds(link, [b"o"], [orders_fd])
@@ -180,7 +180,7 @@ class NurseryLink:
             if not content:
                 notices += self._bury_nursery(running)
                 break
-            answer: nursery.Answer = pickle.loads(content)  # noqa: S301 - only the nursery has the other end
+            answer: nursery.Answer = pickling.loads(content)  # only the nursery has the other end
             notices += self._take(answer, running)
         return notices + self._send_waiting()
 

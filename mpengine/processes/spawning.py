@@ -15,12 +15,12 @@ import contextlib
 import errno
 import marshal
 import os
-import pickle
 import signal
 import sys
 import threading
 
 import mpengine.worker
+from mpengine import pickling
 from mpengine.worker.boot import Preparation, WorkerBoot, interpreter_flags, run_in_child
 
 TYPE_CHECKING = False
@@ -138,7 +138,7 @@ def memory_file(content: bytes) -> int:
 
 def birth_file(boot: WorkerBoot, preparation: Preparation) -> int:
     """A new fd of the file that a forked worker reads its orders from, and writes its failure to start into."""
-    return memory_file(pickle.dumps((boot, preparation), pickle.HIGHEST_PROTOCOL))
+    return memory_file(pickling.dumps((boot, preparation), pickling.PROTOCOL))
 
 
 def launch(target: str, parcel: object, pass_fds: Iterable[int], environ: Mapping[str, str]) -> int:
@@ -157,7 +157,7 @@ def launch(target: str, parcel: object, pass_fds: Iterable[int], environ: Mappin
         OSError: The program could not be started.
     """
     module, _, function = target.partition(":")
-    content = marshal.dumps((_import_path(), pickle.dumps(parcel, pickle.HIGHEST_PROTOCOL)))
+    content = marshal.dumps((_import_path(), pickling.dumps(parcel, pickling.PROTOCOL)))
     import subprocess
 
     orders_fd = memory_file(content)

@@ -17,12 +17,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import pickle
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
+from mpengine import pickling
 from mpengine.records import dataclass, field, replace
 from mpengine.worker import lifeline
 from mpengine.worker.latecomer import once_imported
@@ -91,7 +91,7 @@ Entry: TypeAlias = Callable[[WorkerBoot], object]
 
 def read_orders(birth_fd: int) -> tuple[WorkerBoot, Preparation]:
     """What the birth file says before the worker has begun; its fds have other numbers here."""
-    orders: tuple[WorkerBoot, Preparation] = pickle.loads(  # noqa: S301 - written by the parent, in a file without a name
+    orders: tuple[WorkerBoot, Preparation] = pickling.loads(  # written by the parent, in a file without a name
         os.pread(birth_fd, os.fstat(birth_fd).st_size, 0)
     )
     return orders

@@ -10,10 +10,10 @@ import functools
 import itertools
 import types
 
+from mpengine.bounded import bounded_repr, bounded_text, stand_in, wants_out
 from mpengine.errors import ItemTimeoutError, StageError
 from mpengine.ipc.codec import dump_error
 from mpengine.records import dataclass
-from mpengine.results import bounded_repr, bounded_text, stand_in, wants_out
 from mpengine.stages import SKIP, KillSwitch, WorkerState
 
 TYPE_CHECKING = False

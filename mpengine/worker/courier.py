@@ -18,8 +18,8 @@ import os
 import sys
 import threading
 
+from mpengine.bounded import bounded_repr
 from mpengine.ipc.messages import Logged, is_plain
-from mpengine.results import bounded_repr
 from mpengine.worker.chain import Step, summarize
 
 TYPE_CHECKING = False

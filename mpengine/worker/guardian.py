@@ -14,11 +14,11 @@ Z2. What has left the worker's process group is not found where it was given an 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import socket
 import time
 
+from mpengine import pickling
 from mpengine.records import dataclass
 from mpengine.worker.descent import kill_bearers
 
@@ -45,7 +45,7 @@ class GuardianBoot:
 
 def run_guardian(parcel: bytes) -> NoReturn:
     """Serve until the socket ends; `parcel` is a pickled `GuardianBoot` from the parent's own memory file."""
-    orders: GuardianBoot = pickle.loads(parcel)  # noqa: S301 - written by the parent, in a file without a name
+    orders: GuardianBoot = pickling.loads(parcel)  # written by the parent, in a file without a name
     os.set_inheritable(orders.socket_fd, False)  # noqa: FBT003 - takes no names
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import time
 
-from mpengine.ipc.salvage import Broken, Salvaged
+from mpengine.bounded import bounded_repr
+from mpengine.ipc.codec import Broken, Salvaged
 from mpengine.records import dataclass
-from mpengine.results import bounded_repr
 from mpengine.stages import SKIP
 from mpengine.worker.chain import UNREADABLE, Fields, Killed, Stopped, attempt
 from mpengine.worker.groups import call_group

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import sys
 
+from mpengine import pickling
 from mpengine.cancellation import CancelFlag, bind_flag
 from mpengine.ipc import messages
 from mpengine.ipc.assembly import put_together
@@ -200,7 +200,7 @@ class Worker:
         chain = self._chains.get(number)
         if chain is None:
             try:
-                stages = pickle.loads(self._dumped[number])  # noqa: S301 - the coordinator's own bytes
+                stages = pickling.loads(self._dumped[number])  # the coordinator's own bytes
             except Exception as error:
                 raise BrokenStageError(0, error) from error
             chain = self._chains[number] = Chain(stages, self._worker_id)

@@ -27,13 +27,13 @@ import contextlib
 import gc
 import importlib
 import os
-import pickle
 import select
 import signal
 import socket
 import sys
 import warnings
 
+from mpengine import pickling
 from mpengine.records import dataclass
 from mpengine.worker import boot, lifeline
 from mpengine.worker.burial import Burial, bury_nowait, kill_group
@@ -149,7 +149,7 @@ class _Child:
 
 def run_nursery(parcel: bytes) -> NoReturn:
     """Run as the nursery; `parcel` is a pickled `NurseryBoot` from the parent's own memory file."""
-    known: NurseryBoot = pickle.loads(parcel)  # noqa: S301 - written by the parent, in a file without a name
+    known: NurseryBoot = pickling.loads(parcel)  # written by the parent, in a file without a name
     boot.hide_from_programs(known.socket_fd, known.lifeline_fd)
     lifeline.arm_signal(known.lifeline_fd)  # a thread instead would break N1
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -193,7 +193,7 @@ def _read_orders(link: socket.socket) -> Orders | None:
     content, fds, _, _ = socket.recv_fds(link, 1, 1, socket.MSG_CMSG_CLOEXEC)
     if not content:
         return None
-    orders: Orders = pickle.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))  # noqa: S301 - as above
+    orders: Orders = pickling.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))  # as above
     os.close(fds[0])
     return orders
 
@@ -222,7 +222,7 @@ def _import_ahead(name: str) -> None:
 
 
 def _send(link: socket.socket, answer: Answer) -> None:
-    link.sendall(pickle.dumps(answer))
+    link.sendall(pickling.dumps(answer))
 
 
 class _Nursery:
@@ -259,7 +259,7 @@ class _Nursery:
         content, fds, _, _ = socket.recv_fds(self._link, MESSAGE_LIMIT_BYTES, FDS_PER_REQUEST, socket.MSG_CMSG_CLOEXEC)
         if not content:
             return False
-        request: Request = pickle.loads(content)  # noqa: S301 - only the registry has the other end
+        request: Request = pickling.loads(content)  # only the registry has the other end
         if request.needs and request.needs not in sys.modules and not self._is_fresh:
             _import_ahead(request.needs)
             gc.freeze()

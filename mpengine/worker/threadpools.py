@@ -12,7 +12,6 @@ Whoever has set a variable has decided, and is left alone.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 
 TYPE_CHECKING = False
@@ -61,6 +60,8 @@ def limit_loaded(threads: int, names: Collection[str]) -> None:
     """
     if not names or not any(name in sys.modules for name in _LOADERS):
         return
+    import importlib.util  # a slow import
+
     if importlib.util.find_spec("threadpoolctl") is None:
         return
     from threadpoolctl import ThreadpoolController

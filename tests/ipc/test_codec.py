@@ -228,7 +228,7 @@ def test_an_exit_that_is_no_items_doing_goes_on(monkeypatch, kind):
         raise kind("from a handler")
 
     payload = PickleCodec(main_by_value=False).pack([1, 2])
-    monkeypatch.setattr(codec_module.pickle, "loads", interrupted)
+    monkeypatch.setattr(codec_module.pickling, "loads", interrupted)
     with pytest.raises(kind, match="from a handler"):
         PickleCodec(main_by_value=False).unpack(payload)
 
@@ -308,4 +308,4 @@ def test_an_error_travels_or_its_name_does():
     assert load_error(dump_error(KeyError("k")), "").args == ("k",)
     assert str(load_error(pickle.dumps("no exception"), "summary")) == "summary"
     assert str(load_error(None, "summary")) == "summary"
-    assert dump_error(ValueError(codec_module.pickle.Pickler, (x for x in ()))) is None
+    assert dump_error(ValueError(pickle.Pickler, (x for x in ()))) is None
