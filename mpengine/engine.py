@@ -18,10 +18,9 @@ from mpengine.coordinator.signals import signals_held
 from mpengine.errors import EngineClosedError, EngineError
 from mpengine.metrics import Snapshot
 from mpengine.mixes import Mix
-from mpengine.pipeline import Pipeline, Stages, as_pipeline
+from mpengine.pipeline import Pipeline, Stages, as_pipeline, result_of_none
 from mpengine.plan import Plan, make_plan
 from mpengine.policies import ErrorPolicy
-from mpengine.results import Err, Ok, Report
 from mpengine.settings import EngineOptions
 from mpengine.stages import Stage
 from mpengine.stages import stage as make_stage
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from mpengine.coordinator.run import Run
     from mpengine.coordinator.stream import ResultStream
     from mpengine.monitor.board import BoardAddress, Proxy
+    from mpengine.results import Err, Ok
 
 
 class Engine:
@@ -133,7 +133,7 @@ class Engine:
         """
         pipeline = as_pipeline(stages, source)
         if pipeline.cancelled is not None:
-            return Err(pipeline.cancelled, None, Report(ok=False))
+            return result_of_none(pipeline.cancelled)
         return self._run_to_end(self._make_run(pipeline), pipeline, collect=collect)
 
     def _run_to_end(self, run: Run, pipeline: Pipeline, *, collect: bool) -> Ok | Err:
@@ -145,7 +145,7 @@ class Engine:
             except BaseException as error:  # noqa: BLE001 - Ctrl-C in user code of this thread; becomes the result
                 run.cancel(type(error).__name__, error)
             result = run.conclude().with_values(values)
-            if isinstance(result, Err) and isinstance(result.cause, Exception):
+            if not result.is_ok and isinstance(result.cause, Exception):
                 # For whoever does not look at the result.
                 self._scribe.note(WARNING, "the run has failed: %s", result.reason)
                 self._scribe.close()
@@ -160,7 +160,7 @@ class Engine:
         """
         pipeline = as_pipeline(stages, source)
         if pipeline.cancelled is not None:
-            return Err(pipeline.cancelled, None, Report(ok=False))
+            return result_of_none(pipeline.cancelled)
         consumer = await self._begin_awaited(
             pipeline, lambda consumer: self._run_to_end(consumer.run, pipeline, collect=collect)
         )

@@ -218,3 +218,10 @@ def as_pipeline(stages: Stages, source: object = None) -> Pipeline:
             msg = f"the list begins with the stage {source.name!r}; without source= it has to begin with its source"
             raise PipelineError(msg)
     return Pipeline(source, members)  # type: ignore[arg-type]
+
+
+def result_of_none(reason: str) -> Err:
+    """Return the result of a pipeline that was cancelled, for ``reason``, before it was run."""
+    from mpengine.results import Err, Report  # not needed before a run has ended, and the fork server need not wait
+
+    return Err(reason, None, Report(ok=False))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from mpengine.errors import PipelineError
-from mpengine.ipc.codec import dump
+from mpengine.pickling import dump
 from mpengine.processes.registry import ProcessRegistry
 from mpengine.records import replace
 from mpengine.worker.threadpools import threads_for, variables_for

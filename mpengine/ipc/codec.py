@@ -16,23 +16,21 @@ not import the main module again, so what lives there has to travel by value.
 from __future__ import annotations
 
 import contextlib
-import sys
 
 from mpengine import pickling
 from mpengine.errors import StageError
 from mpengine.ipc.arena import LARGE_BYTES, parts_of
 from mpengine.ipc.views import Shared
+from mpengine.pickling import MAIN, by_name, by_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any, Final, Protocol
 
     from mpengine.ipc.messages import Buffer
 else:
     Protocol = object
-
-MAIN: Final = b"__main__"
 
 
 class Broken:
@@ -116,7 +114,7 @@ class PickleCodec:
         if payload is None or (self._main_by_value and MAIN in payload):
             if buffers is not None:
                 buffers.large.clear()  # those of the first try
-            return _by_value(items, leave_out)
+            return by_value(items, leave_out)
         return payload
 
     def unpack(self, payload: Any) -> list[Any]:
@@ -211,38 +209,11 @@ class PlainCodec:
         return 0
 
 
-def _by_value(thing: object, leave_out: Callable[[pickling.PickleBuffer], object] | None = None) -> bytes:
-    import cloudpickle
-
-    dumped: bytes = cloudpickle.dumps(thing, 5, buffer_callback=leave_out)
-    return dumped
-
-
-def _by_name(thing: object) -> bytes | None:
-    """Return ``thing`` pickled, or None where that takes cloudpickle."""
-    with contextlib.suppress(Exception):
-        dumped = pickling.dumps(thing, 5)
-        if MAIN not in dumped:
-            return dumped
-    return None
-
-
-def dump(thing: object) -> bytes:
-    """Return ``thing`` pickled by value where need be; for functions and chains.
-
-    What lives in modules goes without cloudpickle, which is a slow import, unless it was told to take some by value.
-    """
-    known = sys.modules.get("cloudpickle")
-    is_registered = known is not None and bool(known.list_registry_pickle_by_value())
-    dumped = None if is_registered else _by_name(thing)
-    return _by_value(thing) if dumped is None else dumped
-
-
 def dump_error(error: BaseException) -> bytes | None:
     """Return ``error`` pickled, or None when it will not pickle."""
     try:
-        dumped = _by_name(error)
-        return _by_value(error) if dumped is None else dumped
+        dumped = by_name(error)
+        return by_value(error) if dumped is None else dumped
     except Exception:  # noqa: BLE001 - an exception may hold anything; the caller has its text
         return None
 

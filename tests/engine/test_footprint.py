@@ -126,7 +126,7 @@ def test_the_fork_server_comes_up_while_the_parent_imports_its_own_side(tmp_path
     )
     assert "mpengine.processes.nurserylink" in loaded
     assert not {"mpengine.coordinator.run", "mpengine.scheduler.scheduler", "mpengine.backends.process"} & loaded
-    assert not {"multiprocessing", "cloudpickle"} & loaded
+    assert not {"multiprocessing", "cloudpickle", "mpengine.ipc.codec", "mpengine.results"} & loaded
 
 
 def test_workers_share_cloudpickle_where_it_has_pickled_their_stages():
