@@ -6,7 +6,10 @@ P1. An fd that only the coordinator may hold (a write end of a lifeline, its end
 P2. `forget` comes before the close: a number closed may be somebody else's a moment later.
 P3. What a new process is told travels in a memory file without a name.  Writing it never waits for the reader, whatever
     its size.
-P4. ``subprocess.Popen`` starts programs here but never reaps them: who started a process collects its exit status.
+P4. Nobody but who started a process collects its exit status: none of them is a ``subprocess.Popen``, which is a slow
+    import besides.
+P5. A program gets the fds that it is given, and closes before all else what came along uninvited: what other code of
+    this process has made inheritable.
 """
 
 from __future__ import annotations
@@ -29,10 +32,21 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 _PACKAGE_FOLDER: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(mpengine.worker.__file__))))  # noqa: PTH120 - pathlib is a slow import
-_BOOTSTRAP: Final = (
-    "import gc,marshal,os,sys;gc.disable();sys.path[:],parcel=marshal.loads(os.pread({fd},{size},0));os.close({fd});"
-    "from {module} import {function};gc.enable();{function}(parcel)"
-)  # what is imported stays: to look for garbage meanwhile is a twentieth of the time
+_BOOTSTRAP: Final = """\
+import gc, marshal, os, sys
+gc.disable()
+sys.path[:], given, parcel = marshal.loads(os.pread({fd}, {size}, 0))
+os.close({fd})
+for fd in map(int, os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd")):
+    try:
+        if fd > 2 and fd not in given and os.get_inheritable(fd):
+            os.close(fd)
+    except OSError:
+        pass
+from {module} import {function}
+gc.enable()
+{function}(parcel)
+"""  # (P5) what is imported stays: to look for garbage meanwhile is a twentieth of the time
 
 _parent_only: set[int] = set()
 _keeping = threading.local()
@@ -157,23 +171,27 @@ def launch(target: str, parcel: object, pass_fds: Iterable[int], environ: Mappin
         OSError: The program could not be started.
     """
     module, _, function = target.partition(":")
-    content = marshal.dumps((_import_path(), pickling.dumps(parcel, pickling.PROTOCOL)))
-    import subprocess
-
-    orders_fd = memory_file(content)
-    try:
+    given = tuple(pass_fds)
+    content = marshal.dumps((_import_path(), given, pickling.dumps(parcel, pickling.PROTOCOL)))
+    interpreter = _interpreter()
+    with contextlib.ExitStack() as afterwards:
+        orders_fd = memory_file(content)
+        afterwards.callback(os.close, orders_fd)
         code = _BOOTSTRAP.format(fd=orders_fd, size=len(content), module=module, function=function)
-        program = subprocess.Popen(  # noqa: S603 - this very interpreter
-            [*_interpreter(), "-c", code],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(orders_fd, *pass_fds),
-            env={**_environment(), **environ},
-            process_group=0,
+        actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+        for fd in (orders_fd, *given):
+            # Not all C libraries let go of close-on-exec where a number is put onto itself.
+            other = os.dup(fd)
+            afterwards.callback(os.close, other)
+            actions.append((os.POSIX_SPAWN_DUP2, other, fd))
+        return os.posix_spawnp(
+            interpreter[0],
+            [*interpreter, "-c", code],
+            {**_environment(), **environ},
+            file_actions=actions,
+            setpgroup=0,
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores, and programs do not expect ignored
         )
-    finally:
-        os.close(orders_fd)
-    program.returncode = 0  # keeps Popen from reaping, and from warning that it did not (P4)
-    return program.pid
 
 
 def _interpreter() -> list[str]:

@@ -42,6 +42,12 @@ OOM_SCORE: Final = 300
 BOOT_FAILED: Final = 70
 """Exit code of a worker that did not reach its entry (``EX_SOFTWARE``)."""
 
+_LETTERS: Final = {
+    "debug": "d", "optimize": "O", "dont_write_bytecode": "B", "no_site": "S", "verbose": "v", "bytes_warning": "b",
+    "quiet": "q", "isolated": "I", "ignore_environment": "E", "no_user_site": "s", "safe_path": "P",
+}  # fmt: skip
+"""A flag of the interpreter, and the letter that sets it."""
+
 _FAILURE_MARK: Final = b"boot failed\n"
 _FAILURE_LIMIT_BYTES: Final = 32_768
 _KEPT_IGNORED: Final = frozenset({signal.SIGPIPE, signal.SIGXFSZ})  # as in any Python process
@@ -110,10 +116,11 @@ def become_program(birth_fd: int, fds: Iterable[int], environ: Mapping[str, str]
 
 def interpreter_flags() -> list[str]:
     """The flags that an interpreter like this one is started with."""
-    import subprocess  # a slow import
+    if sys.warnoptions or sys._xoptions:  # noqa: SLF001
+        import subprocess  # a slow import, which knows of those as well
 
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
-    return flags
+        return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]  # noqa: SLF001
+    return [f"-{letter * getattr(sys.flags, name)}" for name, letter in _LETTERS.items() if getattr(sys.flags, name)]
 
 
 def run_spawned(birth_fd: int, fds: Iterable[int]) -> NoReturn:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from mpengine.errors import StageError
 from mpengine.ipc import codec as codec_module
-from mpengine.ipc.codec import PickleCodec, PlainCodec, dump, dump_error, load_error, pack_apart
+from mpengine.ipc.codec import PickleCodec, PlainCodec, dump_error, load_error, pack_apart
 from mpengine.ipc.salvage import Broken, Salvaged, salvage
+from mpengine.pickling import dump
 
 met = []
 

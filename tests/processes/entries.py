@@ -4,6 +4,7 @@ import ctypes
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -164,3 +165,14 @@ def open_fds():
         except OSError:
             continue  # the one that lists the folder
     return found
+
+
+def tell_about_oneself(parcel):
+    """What a program is like that was launched; called with the pickled number of the fd to tell it to."""
+    told = {
+        "fds": open_fds(),
+        "pgid": os.getpgid(0),
+        "sigpipe": signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN,  # Python's own doing
+        "marked": os.environ["MARKED"],
+    }
+    os.write(pickle.loads(parcel), json.dumps(told).encode())
