@@ -17,8 +17,9 @@ Where things are (imports point down only)::
     stages              Stage, SKIP, KillSwitch, WorkerState
     cancelevent         CancelEvent: the cancel flag as a multiprocessing.Event
     results  policies  cancellation  metrics  settings
+    bounded             what user code says of its objects, within bounds
     errors
-    records             dataclasses that cost next to nothing to import
+    records  pickling   dataclasses that cost next to nothing to import
 
 Names are loaded when they are first used (PEP 562), so a worker never pays for what only the parent needs.
 For the same reason modules that are loaded before the first result take ``typing`` for type checkers alone, who know

@@ -195,7 +195,7 @@ def lead_own_group() -> None:
 def go_first() -> None:
     """Have the kernel, when it must kill for want of memory, take a worker rather than the coordinator."""
     try:
-        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:  # noqa: PTH123 - pathlib is a slow import
+        with open("/proc/self/oom_score_adj", "r+", encoding="utf-8") as file:  # noqa: PTH123 - pathlib is a slow import
             score = int(file.read())
             file.seek(0)
             file.write(str(min(1000, score + OOM_SCORE)))
