@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import socket
 import sys
 import time
 
 from mpengine.processes import spawning
 from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.orphans import kill_orphans
+from mpengine.worker import passing
 from mpengine.worker.burial import kill_and_bury
 from mpengine.worker.descent import COOKIE_NAME
 from mpengine.worker.guardian import GuardianBoot
@@ -39,7 +39,7 @@ class GuardianLink:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._cookie = environ[COOKIE_NAME]
         self._identity: ProcessIdentity | None = None
-        self._link: socket.socket | None = None
+        self._link: passing.Socket | None = None
         self._past: list[ProcessIdentity] = []
         self._is_missed = False
 
@@ -57,10 +57,10 @@ class GuardianLink:
     def _launch(self) -> None:
         if getattr(sys, "frozen", False) or not sys.executable:
             raise FileNotFoundError(errno.ENOENT, "no interpreter, but a program that would start itself again")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = passing.make_pair()
         with contextlib.ExitStack() as on_error:  # descriptors may run out
             on_error.callback(ours.close)
-            with theirs:
+            with contextlib.closing(theirs):
                 orders = GuardianBoot(theirs.fileno(), self._cookie)
                 environ = {COOKIE_NAME: ""}  # it does not bear the cookie that it looks for, nor one of an outer engine
                 target = "mpengine.worker.guardian:run_guardian"

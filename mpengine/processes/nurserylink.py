@@ -13,7 +13,6 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from mpengine.processes.identity import ProcessIdentity
 from mpengine.processes.notices import Exited, Notice, Started, StartFailed
 from mpengine.processes.orphans import kill_orphans
 from mpengine.records import dataclass, replace
-from mpengine.worker import burial, nursery
+from mpengine.worker import burial, nursery, passing
 from mpengine.worker.descent import COOKIE_NAME, belongs, tagged
 
 TYPE_CHECKING = False
@@ -61,7 +60,7 @@ class _Running:
 
     pid: int
     identity: ProcessIdentity
-    link: socket.socket
+    link: passing.Socket
     link_fd: int
     lifeline_fd: int
     ready: bool = False
@@ -128,7 +127,7 @@ class NurseryLink:
             try:
                 running = self._running or self._launch()
                 request = pickling.dumps(nursery.Request(start.worker_id, start.generation, _needed()))
-                socket.send_fds(running.link, [request], start.fds)
+                passing.send_fds(running.link, request, start.fds)
             except (BrokenPipeError, ConnectionResetError):
                 self._waiting.appendleft(start)  # the nursery has died: the epoll reports it, and U1 does the rest
                 break
@@ -141,7 +140,7 @@ class NurseryLink:
 
     def _launch(self) -> _Running:
         with contextlib.ExitStack() as on_error, contextlib.ExitStack() as always:  # descriptors may run out
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = passing.make_pair()
             on_error.callback(ours.close)
             always.callback(theirs.close)
             lifeline_r, lifeline_w = os.pipe()
@@ -161,12 +160,12 @@ class NurseryLink:
         self._running = running
         return running
 
-    def _send_orders(self, link: socket.socket) -> None:
+    def _send_orders(self, link: passing.Socket) -> None:
         orders = nursery.Orders(self._preload, spawning.make_preparation(self._environ))
         orders_fd = spawning.memory_file(pickling.dumps(orders, pickling.PROTOCOL))
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its death is told like any other
-                socket.send_fds(link, [b"o"], [orders_fd])
+                passing.send_fds(link, b"o", [orders_fd])
         finally:
             os.close(orders_fd)
 
@@ -250,7 +249,7 @@ class NurseryLink:
         spawning.close_parent_only(running.lifeline_fd)
         if deadline_at is not None:
             with contextlib.suppress(OSError):
-                running.link.shutdown(socket.SHUT_WR)
+                running.link.shutdown(passing.SHUT_WR)
             _wait_end_of_file(running.link, deadline_at)
         running.link.close()
         return burial.kill_and_bury(running.pid)  # with what preloaded modules have started
@@ -308,7 +307,7 @@ def _close(start: _Start) -> None:
         spawning.close_parent_only(fd)
 
 
-def _receive(link: socket.socket) -> bytes | None:
+def _receive(link: passing.Socket) -> bytes | None:
     """The next message, ``b""`` at the end of the connection, None when there is nothing to read yet."""
     while True:
         try:
@@ -321,7 +320,7 @@ def _receive(link: socket.socket) -> bytes | None:
             continue
 
 
-def _wait_end_of_file(link: socket.socket, deadline_at: float) -> None:
+def _wait_end_of_file(link: passing.Socket, deadline_at: float) -> None:
     poll = select.poll()
     poll.register(link, select.POLLIN)
     while poll.poll(max(0.0, deadline_at - time.monotonic()) * 1000):

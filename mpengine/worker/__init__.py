@@ -5,6 +5,7 @@
 ``asprocess``    what a worker is to ``multiprocessing``
 ``lifeline``     the kernel ends this process when the coordinator is gone
 ``burial``       the end of a child, and of the group it leads
+``passing``      sockets that pass descriptors
 ``nursery``      the fork server of one registry, and the guardian of what it forked
 ``boardhost``    the process of the metrics board, with a lifeline of its own
 ``main``         the worker's loop

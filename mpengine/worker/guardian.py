@@ -13,13 +13,14 @@ Z2. What has left the worker's process group is not found where it was given an 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import socket
 import time
 
 from mpengine import pickling
 from mpengine.records import dataclass
+from mpengine.worker import passing
 from mpengine.worker.descent import kill_bearers
 
 TYPE_CHECKING = False
@@ -50,7 +51,7 @@ def run_guardian(parcel: bytes) -> NoReturn:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    with socket.socket(fileno=orders.socket_fd) as link:
+    with contextlib.closing(passing.adopt(orders.socket_fd)) as link:
         try:
             while content := link.recv(COOKIE_LIMIT_BYTES):
                 kill_bearers(content.decode(), time.monotonic() + _PATIENCE_S)

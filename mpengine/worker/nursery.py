@@ -29,13 +29,12 @@ import importlib
 import os
 import select
 import signal
-import socket
 import sys
 import warnings
 
 from mpengine import pickling
 from mpengine.records import dataclass
-from mpengine.worker import boot, lifeline
+from mpengine.worker import boot, lifeline, passing
 from mpengine.worker.burial import Burial, bury_nowait, kill_group
 from mpengine.worker.descent import Strays, end_all_children, tagged
 
@@ -160,7 +159,7 @@ def run_nursery(parcel: bytes) -> NoReturn:
     code = 1
     orders = None
     try:
-        with socket.socket(fileno=known.socket_fd) as link:
+        with contextlib.closing(passing.adopt(known.socket_fd)) as link:
             _import_own(known)
             orders = _read_orders(link)
             if orders is not None and _preload(link, known, orders):
@@ -188,9 +187,9 @@ def _import_own(known: NurseryBoot) -> None:
         _import_ahead(name)
 
 
-def _read_orders(link: socket.socket) -> Orders | None:
+def _read_orders(link: passing.Socket) -> Orders | None:
     """Wait for the orders; None when the registry has gone, or has no use for this nursery any more."""
-    content, fds, _, _ = socket.recv_fds(link, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    content, fds = passing.recv_fds(link, 1, 1)
     if not content:
         return None
     orders: Orders = pickling.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))  # as above
@@ -198,7 +197,7 @@ def _read_orders(link: socket.socket) -> Orders | None:
     return orders
 
 
-def _preload(link: socket.socket, known: NurseryBoot, orders: Orders) -> bool:
+def _preload(link: passing.Socket, known: NurseryBoot, orders: Orders) -> bool:
     try:
         boot.prepare(orders.preparation)
         for name in orders.preload:
@@ -221,12 +220,12 @@ def _import_ahead(name: str) -> None:
         importlib.import_module(name)
 
 
-def _send(link: socket.socket, answer: Answer) -> None:
+def _send(link: passing.Socket, answer: Answer) -> None:
     link.sendall(pickling.dumps(answer))
 
 
 class _Nursery:
-    def __init__(self, link: socket.socket, known: NurseryBoot) -> None:
+    def __init__(self, link: passing.Socket, known: NurseryBoot) -> None:
         self._link = link
         self._lifeline_fd = known.lifeline_fd
         self._cookie = known.cookie
@@ -256,7 +255,7 @@ class _Nursery:
             self._end_all()
 
     def _answer_request(self) -> bool:
-        content, fds, _, _ = socket.recv_fds(self._link, MESSAGE_LIMIT_BYTES, FDS_PER_REQUEST, socket.MSG_CMSG_CLOEXEC)
+        content, fds = passing.recv_fds(self._link, MESSAGE_LIMIT_BYTES, FDS_PER_REQUEST)
         if not content:
             return False
         request: Request = pickling.loads(content)  # only the registry has the other end

@@ -109,7 +109,7 @@ def test_multiprocessing_that_a_stage_imports_late_knows_what_the_worker_is_b4(t
     assert told < {"mpengine-worker-0", "mpengine-worker-1"}
 
 
-def test_the_fork_server_comes_up_while_the_parent_imports_its_own_side(tmp_path):
+def test_the_fork_server_comes_up_while_the_parent_imports_its_own_side(tmp_path, bare):
     loaded = result_of(
         """
         import named
@@ -126,7 +126,8 @@ def test_the_fork_server_comes_up_while_the_parent_imports_its_own_side(tmp_path
     )
     assert "mpengine.processes.nurserylink" in loaded
     assert not {"mpengine.coordinator.run", "mpengine.scheduler.scheduler", "mpengine.backends.process"} & loaded
-    assert not {"multiprocessing", "cloudpickle", "mpengine.ipc.codec", "mpengine.results"} & loaded
+    assert not {"cloudpickle", "mpengine.ipc.codec", "mpengine.results", "multiprocessing"} & loaded
+    assert not {"pickle", "re", "selectors", "socket", "subprocess"} & loaded - bare
 
 
 def test_workers_share_cloudpickle_where_it_has_pickled_their_stages():

@@ -68,7 +68,7 @@ def test_descriptors_that_run_out_at_any_pipe_of_a_worker_are_one_error(make_eng
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "owner", "name"),
-    [("fork", os, "fork"), ("spawn", subprocess, "Popen"), ("forkserver", subprocess, "Popen")],
+    [("fork", os, "fork"), ("spawn", os, "posix_spawnp"), ("forkserver", os, "posix_spawnp")],
 )
 def test_a_process_that_cannot_be_had_ends_the_run_and_is_told(make_engine, monkeypatch, kind, owner, name):
     engine = make_engine(kind)
