@@ -50,7 +50,7 @@ def test_a_program_leads_its_own_group_and_ignores_what_python_does(launched):
 
 
 def test_a_program_that_is_not_there_is_an_error_and_leaves_no_fd(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    monkeypatch.setattr(spawning, "_interpreter", lambda: ["/no/such/python"])
     before = entries.open_fds()
     with pytest.raises(FileNotFoundError):
         spawning.launch("entries:tell_about_oneself", 0, (), {})
