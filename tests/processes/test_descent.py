@@ -12,6 +12,7 @@ import psutil
 import pytest
 from test_orphans import gone_in_time, run_coordinator  # noqa: F401 - a fixture
 
+from mpengine.processes.identity import wait_gone
 from mpengine.processes.registry import Started
 from mpengine.worker import descent, lifeline
 
@@ -117,6 +118,7 @@ def test_a_guardian_that_is_killed_is_replaced_and_what_it_has_missed_is_found(m
     told = found_again(json.loads(nest.read()), "fork")
     (guardian,) = nest.registry._workers.others()
     os.kill(guardian.pid, signal.SIGKILL)
+    assert wait_gone([guardian], 10.0) == ()  # dying takes as long as the machine is busy
     os.kill(identity.pid, signal.SIGKILL)
     nest.wait_exit()
     nest.start("leave", worker_id=1, code=3)
