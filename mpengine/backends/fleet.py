@@ -13,7 +13,7 @@ import time
 
 from mpengine.backends.headstart import open_registry
 from mpengine.backends.links import Link
-from mpengine.cancellation import CancelFlag
+from mpengine.cancelevent import CancelEvent
 from mpengine.errors import InternalError
 from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock, SlotRecord
 from mpengine.ipc.holdings import Arena
@@ -90,7 +90,7 @@ class Fleet:
             self._block = ControlBlock.create(options.workers, options.max_bytes)
             on_error.callback(self._block.close)
             self.arena = Arena(self._block.fd, self._block.geometry)
-            self.event = CancelFlag(self._block.buffer, CANCEL_OFFSET)
+            self.event = CancelEvent(self._block.buffer, CANCEL_OFFSET)
             on_error.callback(self.event.close)
             self._epoll = select.epoll()
             on_error.pop_all()
