@@ -4,7 +4,9 @@ Two threads: one runs the source's own code and nothing else, so that it may blo
 what has come.  A list or tuple needs no first thread: it is cut into slices.
 
 F1. No more is pulled than the scheduler has asked for.
-F2. What has been pulled is packed when a batch is full, and ``LINGER_S`` after the first of it came in any case.
+F2. What has been pulled is packed when a batch is full, and ``LINGER_S`` after the first of it came in any case: also
+    where the next one takes for ever.  So several are pulled by one call only while the thread that packs knows that
+    something waits, and will look again; from when it knows of nothing, the next item is announced to it.
 F3. The source is closed by the thread that runs it, once it gives control back.  An async one can be made to; another
     that never does is left to its daemon thread, since nobody can take it away from it.
 """
@@ -18,6 +20,7 @@ from collections import deque
 
 from mpengine.bounded import bounded_repr
 from mpengine.coordinator.opening import close_iterator, interrupt, is_indexed, open_source
+from mpengine.coordinator.pulling import Puller
 from mpengine.ipc.codec import pack_apart
 from mpengine.scheduler import events
 from mpengine.worker.chain import format_traceback, summarize
@@ -201,11 +204,12 @@ class ThreadedFeed:
         self._codec = codec
         self.post = post
         self._changed = threading.Condition()
-        # Under the condition's lock, but for _pulled, which one thread appends to and the other pops from:
-        self._pulled: deque[Any] = deque()
-        self._allowance = 0  # items that may be pulled and have not been
-        self._orders: deque[tuple[int, int]] = deque()  # items that are to be packed, and how many to a batch
-        self._since: float | None = None
+        # Under the condition's lock, but that one thread appends to what is pulled while another takes from its head:
+        self._pulled: list[Any] = []
+        self._ordered = 0  # items that have been asked for and not been packed, pulled or not
+        self._orders: deque[tuple[int, int]] = deque()  # the same: so many items, and how many to a batch
+        self._since: float | None = None  # when the first of what waits came, or nobody knows of any
+        self._puller: Puller | None = None
         self._has_ended = False
         self._is_closing = False
         self._problem: BaseException | None = None
@@ -223,7 +227,7 @@ class ThreadedFeed:
             for thread in self.threads:
                 thread.start()
         with self._changed:
-            self._allowance += count
+            self._ordered += count
             self._orders.append((count, batch_size))
             self._changed.notify_all()
 
@@ -232,6 +236,7 @@ class ThreadedFeed:
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
+        self._recall()
         self.interrupt()
 
     def interrupt(self) -> None:
@@ -276,14 +281,14 @@ class ThreadedFeed:
         problem: BaseException | None = None
         try:
             iterator = self._iterator = open_source(self._source)
+            puller = self._puller = Puller(iterator, lambda: self._since is not None and not self._is_closing)
             while (allowed := self._await_allowance()) > 0:
-                for _ in range(allowed):
-                    item = next(iterator)
-                    self._pulled.append(item)
-                    if self._since is None:
-                        self._announce()
-                    if self._is_closing:
-                        break
+                if self._since is not None:
+                    puller.pull(self._pulled, allowed)
+                    continue
+                if not self._pulled:  # else it is what the last call has pulled, and nobody was told of
+                    self._pulled.append(next(iterator))
+                self._announce()
         except StopIteration:
             pass
         except BaseException as error:  # noqa: BLE001 - the source's error ends the run, by event
@@ -296,43 +301,48 @@ class ThreadedFeed:
                 problem = error if problem is None else problem
             with self._changed:
                 self._problem = problem
-                self._iterator = None
+                self._iterator = self._puller = None
                 self._has_ended = True
                 self._changed.notify_all()
+
+    def _recall(self) -> None:
+        puller = self._puller
+        if puller is not None:
+            puller.recall()
 
     def _await_allowance(self) -> int:
         """Wait until something may be pulled; return how much, or 0 when nothing will be any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._allowance > 0 or self._is_closing)
-            allowed, self._allowance = (0, 0) if self._is_closing else (self._allowance, 0)
-            return allowed
+            self._changed.wait_for(lambda: self._ordered > len(self._pulled) or self._is_closing)
+            return 0 if self._is_closing else self._ordered - len(self._pulled)
 
     def _announce(self) -> None:
         with self._changed:
-            self._since = time.monotonic()
-            self._changed.notify_all()
+            if self._pulled:  # else it has been taken already, and who waits for what is not there never sleeps
+                self._since = time.monotonic()
+                self._changed.notify_all()
 
     @told
     def _pack_items(self) -> None:
         while True:
-            count = self._await_batch()
-            if count == 0:
+            items = self._await_batch()
+            if not items:
                 break
-            self._pack([self._pulled.popleft() for _ in range(count)])
+            self._pack(items)
         if self._problem is not None:
             self.post(failed(self._problem))
         else:
             self.post(events.SourceEnded(time.monotonic()))
 
-    def _await_batch(self) -> int:
-        """Wait until a batch is full or old enough (F2); return how many items it has, 0 at the end."""
+    def _await_batch(self) -> list[Any]:
+        """Wait until a batch is full or old enough (F2); return its items, none at the end."""
         with self._changed:
             while True:
                 waiting = len(self._pulled)
                 if waiting and (self._has_ended or waiting >= min(self._orders[0])):
                     break
                 if self._has_ended:
-                    return 0
+                    return []
                 if self._since is None:
                     self._changed.wait_for(lambda: self._since is not None or self._has_ended)
                     continue
@@ -341,10 +351,14 @@ class ThreadedFeed:
                     break
                 self._changed.wait(max(left_s, 0.0))
             count = self._take_order(waiting)
-            self._since = None  # before the look at what is left: what comes after that look announces itself
-            if len(self._pulled) > count:
+            items = self._pulled[:count]
+            del self._pulled[:count]
+            # In this order: no call pulls on while nothing waits, and what one still pulls after the look is announced.
+            self._since = None
+            self._recall()
+            if self._pulled:
                 self._since = time.monotonic()
-            return count
+            return items
 
     def _take_order(self, available: int) -> int:
         """Return how many of the ``available`` items make the next batch, and strike them off the orders."""
@@ -352,4 +366,5 @@ class ThreadedFeed:
         count = min(ordered, batch_size, available)
         if ordered > count:
             self._orders.appendleft((ordered - count, batch_size))
+        self._ordered -= count
         return count
