@@ -16,7 +16,8 @@
 ``threadpools``  the threads of numeric libraries, limited
 ``chain``        fused stages, built once, and one call of one of them
 ``jobs``         a window of a batch, on its way through a chain
-``slices``       cheap items, in one tight loop a stage
+``slices``       cheap items: who fails, who is skipped, and what each stage takes
+``loops``        a loop through all stages of a chain, for cheap items
 ``groups``       stages that get a list of items
 ``coroutines``   stages that are an ``async def``
 ``streams``      generator stages: one item that becomes many

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from mpengine.policies import Retry
     from mpengine.stages import Stage
+    from mpengine.worker.slices import Slicer
 else:
     Protocol = object
 
@@ -82,14 +83,14 @@ class Step:
                 self._close_loop()
                 raise
         function = stage.fn if self._built is None else self._built
-        self._function: Callable[..., Any] = function
-        self._extra: tuple[Any, ...] = (self.state,) if stage.takes_state else ()
-        self.call: Callable[[Any], Any] = self._call_with_state if self._extra else function
+        self.function: Callable[..., Any] = function
+        self.extra: tuple[Any, ...] = (self.state,) if stage.takes_state else ()
+        self.call: Callable[[Any], Any] = self._call_with_state if self.extra else function
         if self.batch is not None:
             self._plain_call, self.call = self.call, self._call_with_list
 
     def _call_with_state(self, item: Any) -> Any:
-        return self._function(item, self.state)
+        return self.function(item, self.state)
 
     def _call_with_list(self, items: list[Any]) -> list[Any]:
         """Return a list of results, one for each item, or raise: a call that gives anything else has failed."""
@@ -127,7 +128,7 @@ class Step:
 
     def map(self, items: Iterable[Any]) -> Iterator[Any]:
         """Call the function for each item, in one tight loop."""
-        return map(self._function, items, *map(itertools.repeat, self._extra))
+        return map(self.function, items, *map(itertools.repeat, self.extra))
 
     def close(self) -> list[str]:
         """Tear the stage down; return what went wrong with that, one line each."""
@@ -167,6 +168,7 @@ class Chain:
         """Build every stage, in order; those already built are torn down if one fails."""
         self.steps: list[Step] = []
         self.item_s: float | None = None  # what an item has cost lately; None before anything is known
+        self.slicer: Slicer | None = None  # made when items are so cheap that they are run in slices
         for number, stage in enumerate(stages):
             try:
                 self.steps.append(Step(stage, worker_id))

@@ -2,7 +2,7 @@
 
 J1. Results are reported about ``REPORT_S`` after the last report, so that they flow and that little is done twice when
     a worker dies; half as long after that at most, where the whole batch is known to be through by then.
-J2. Items that cost less than ``QUICK_S`` run stage by stage in one tight loop, a slice of about ``SLICE_S`` at a time;
+J2. Items that cost less than ``QUICK_S`` run in one tight loop (``slices``), a slice of about ``SLICE_S`` at a time;
     others one by one, each named in the slot before it runs.  A batch that a worker has died of always runs like that,
     and reports each item by itself: packing results runs user code too, which may be what kills.
 J3. The cancel flag is looked at between items, or between slices.
@@ -20,10 +20,10 @@ from mpengine.bounded import bounded_repr
 from mpengine.ipc.codec import Broken, Salvaged
 from mpengine.records import dataclass
 from mpengine.stages import SKIP
-from mpengine.worker.chain import UNREADABLE, Fields, Killed, Stopped, attempt
+from mpengine.worker.chain import UNREADABLE, Killed, Stopped, attempt
 from mpengine.worker.groups import call_group
 from mpengine.worker.reports import DONE, GIVEN_BACK, MORE, SUSPENDED, Report, Tally, pass_on
-from mpengine.worker.slices import map_slice
+from mpengine.worker.slices import Slicer
 from mpengine.worker.streams import Stream
 
 TYPE_CHECKING = False
@@ -278,24 +278,18 @@ class Job:
     def _run_slice(self, report: Report) -> None:
         count = max(1, int(SLICE_S / max(self._chain.item_s or 0.0, 1e-9)))
         stop = min(self._hi, self._position + count)
-        values = self._items[self._position : stop]
-        positions: list[int] | range = range(self._position, stop)
-        found: list[
-            Fields
-        ] = []  # kept apart until the slice is through: a KillSwitch leaves the slice out of the report
-        tallies = [Tally() for _ in self._chain.steps]
-        for stage, step in enumerate(self._chain.steps):
-            began = time.perf_counter()
-            values, positions = map_slice(step, stage, values, positions, tallies[stage], found, self._site)
-            tallies[stage].busy_s += time.perf_counter() - began
-        for whole, part in zip(report.tallies, tallies, strict=True):
+        # All of it is kept apart until the slice is through: a KillSwitch leaves the slice out of the report.
+        if self._chain.slicer is None:
+            self._chain.slicer = Slicer(self._chain.steps)
+        sliced = self._chain.slicer.run(self._items[self._position : stop], range(self._position, stop), self._site)
+        for whole, part in zip(report.tallies, sliced.tallies, strict=True):
             whole.succeeded += part.succeeded
             whole.failed += part.failed
             whole.skipped += part.skipped
             whole.retried += part.retried
             whole.busy_s += part.busy_s
-        report.failures += found
-        report.add_all(values, positions)
+        report.failures += sliced.failures
+        report.add_all(sliced.values, sliced.places)
         self._position = stop
 
     # ------------------------------------------------------------------ one to many

@@ -11,11 +11,12 @@ from job_sites import Slot, never, site
 from mpengine import SKIP, KillSwitch, stage
 from mpengine.ipc.codec import PlainCodec
 from mpengine.ipc.salvage import Broken, Salvaged
-from mpengine.worker import jobs
+from mpengine.worker import jobs, slices
 from mpengine.worker.chain import Chain
 from mpengine.worker.jobs import Job, Window
 from mpengine.worker.packing import pack_results
 from mpengine.worker.reports import DONE, GIVEN_BACK, MORE, SUSPENDED
+from mpengine.worker.slices import Slicer
 
 
 def job_of(chain, items, lo=0, hi=None, *, slot=None, is_cancelled=never, pause=never, **more):
@@ -95,8 +96,12 @@ def test_slices_and_one_by_one_report_the_same(described, items, data):
     hi = data.draw(st.integers(lo + 1, len(items)))
     quick, slow, careful = (chain_of(described) for _ in range(3))
     quick.item_s = data.draw(st.sampled_from([1e-9, jobs.SLICE_S / 3, jobs.SLICE_S / 7]))
+    quick.slicer = Slicer(quick.steps)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(jobs, "QUICK_S", 1.0)
+        patched.setattr(slices, "SAMPLE", data.draw(st.sampled_from([1, 2, 3])))  # 1: all slices go stage by stage
+        if data.draw(st.booleans()):
+            quick.slicer.run([], range(0), site())  # else the first slice is a sample
         sliced = merged(list(reports_of(job_of(quick, items, lo, hi))))
     slow.item_s = 1.0
     assert merged(list(reports_of(job_of(slow, items, lo, hi)))) == sliced
@@ -104,10 +109,10 @@ def test_slices_and_one_by_one_report_the_same(described, items, data):
     assert sliced[4] == hi - lo
 
 
-@pytest.mark.parametrize("item_s", [None, 1e-9])
+@pytest.mark.parametrize(("item_s", "slices_before"), [(None, 0), (1e-9, 0), (1e-9, 1)])
 @pytest.mark.parametrize("how", ["returned", "raised", "in a retry"])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_kill_switch_in_any_stage_leaves_a_report_that_adds_up(item_s, how, place):
+def test_a_kill_switch_in_any_stage_leaves_a_report_that_adds_up(item_s, slices_before, how, place):
     tried = []
 
     def kill(x):
@@ -124,6 +129,9 @@ def test_a_kill_switch_in_any_stage_leaves_a_report_that_adds_up(item_s, how, pl
     members[place] = stage(kill, retries=1)
     chain = Chain(members, 0)
     chain.item_s = item_s
+    chain.slicer = Slicer(chain.steps)
+    for _ in range(slices_before):
+        chain.slicer.run([], range(0), site())
     reports = list(reports_of(job_of(chain, list(range(10)))))
     assert reports[-1].kill == "why"
     assert merged(reports)[0] == list(range(10))[: len(merged(reports)[0])]
