@@ -281,7 +281,9 @@ class Job:
         # All of it is kept apart until the slice is through: a KillSwitch leaves the slice out of the report.
         if self._chain.slicer is None:
             self._chain.slicer = Slicer(self._chain.steps)
-        sliced = self._chain.slicer.run(self._items[self._position : stop], range(self._position, stop), self._site)
+        places = range(self._position, stop)
+        items = self._items if len(places) == len(self._items) else self._items[places.start : stop]
+        sliced = self._chain.slicer.run(items, places, self._site)
         for whole, part in zip(report.tallies, sliced.tallies, strict=True):
             whole.succeeded += part.succeeded
             whole.failed += part.failed

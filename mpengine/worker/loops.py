@@ -43,7 +43,7 @@ NOTHING: Final = object()
 
 HEAD = """\
 def run(items, add, gone, {parameters}):
-    {emptied} = NOTHING
+    {emptied}
     {kinds} = None
     have_gone = False
     try:
@@ -55,13 +55,13 @@ STAGE = """\
                 if v{out} is SKIP:
                     have_gone = True
                     add(gone[{stage}])
-                    {emptied} = NOTHING
+                    {emptied}
                     continue
                 k{stage} = kind_of(v{out})
 """
 TAIL = """\
             add(v{last})
-            {emptied} = NOTHING
+            {emptied}
     except Killed:
         raise
     except KillSwitch as switch:
@@ -69,7 +69,7 @@ TAIL = """\
     except LEAVING:
         raise
     except BaseException as error:
-        return have_gone, error, ({given},)
+        return have_gone, error, ({given})
     return have_gone, None, ()
 """
 
@@ -90,8 +90,10 @@ def kind_of(value: object) -> type:
 def _loop(takes_state: tuple[bool, ...]) -> Callable[..., Any]:
     """Return the loop for stages of which some take a state."""
     stages = range(len(takes_state))
-    names = [f"v{stage}" for stage in stages[1:]]
-    words = {"emptied": " = ".join(names), "given": ", ".join(names), "last": len(stages)}
+    between = [f"v{stage}" for stage in stages[1:]]
+    words: dict[str, Any] = {"last": len(stages)}
+    words["emptied"] = " = ".join([*between, "NOTHING"]) if between else "pass"
+    words["given"] = "".join(f"{name}, " for name in between)
     words["kinds"] = " = ".join(f"k{stage}" for stage in stages)
     words["parameters"] = ", ".join(f"f{stage}, s{stage}" for stage in stages)
     written = [HEAD.format(**words)]
@@ -109,7 +111,7 @@ def _loop(takes_state: tuple[bool, ...]) -> Callable[..., Any]:
 
 
 class Loop:
-    """Takes items through two or more stages.
+    """Takes items through stages.
 
     Args:
         steps: the stages.

@@ -37,8 +37,10 @@ def pack_results(job: Job, report: Report, codec: Codec, out_size: int) -> tuple
     chunks: list[ChunkFields] = []
     payloads: list[Any] = []
     for start in range(0, len(report.results), out_size):
-        results: list[Any] = report.results[start : start + out_size]
-        positions: Sequence[int] = report.positions[start : start + out_size]
+        results: list[Any] = report.results
+        positions: Sequence[int] = report.positions
+        if len(results) > out_size:
+            results, positions = results[start : start + out_size], positions[start : start + out_size]
         try:
             payload = codec.pack(results)
         except Exception:  # noqa: BLE001 - told result by result

@@ -49,8 +49,11 @@ class Report:
         self.positions.append(position)
 
     def add_all(self, values: list[Any], positions: list[int] | range) -> None:
-        """Note the results of several items; a run of places stays one, which costs nothing an item."""
-        self.results += values
+        """Note the results of several items, in a list that is its own; a run of places costs nothing an item."""
+        if self.results:
+            self.results += values
+        else:
+            self.results = values
         known = self.positions
         if not known:
             self.positions = positions
