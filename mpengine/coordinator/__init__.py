@@ -8,6 +8,7 @@
 =================  ==============================================================
 ``loop``           waits, feeds events to the scheduler, carries out its commands
 ``feed``           pulls the source and packs it, off the loop
+``pulling``        several items of a source by one call, which can be ended
 ``opening``        whatever can be a source, as one kind of iterator
 ``async_sources``  an async source as a plain iterator
 ``run``            one run, seen from the consumer's side
