@@ -8,10 +8,11 @@ wants the call to end puts that in all places.  A call that ends without it has 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
 PULL_S = 0.0005
 """A call takes about so much of its thread's time at most: a source may let no other thread run meanwhile."""

@@ -14,13 +14,14 @@ L3. What a stage gives is looked at by its type, and closer where that is not th
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final
 
 from mpengine.stages import SKIP, KillSwitch
 from mpengine.worker.chain import LEAVING, Killed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Final
 
     from mpengine.worker.chain import Step
 
