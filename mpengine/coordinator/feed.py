@@ -285,10 +285,10 @@ class ThreadedFeed:
             while (allowed := self._await_allowance()) > 0:
                 if self._since is not None:
                     puller.pull(self._pulled, allowed)
-                    continue
-                if not self._pulled:  # else it is what the last call has pulled, and nobody was told of
+                else:
                     self._pulled.append(next(iterator))
-                self._announce()
+                if self._since is None:  # it may be what a call has pulled after the other thread's last look
+                    self._announce()
         except StopIteration:
             pass
         except BaseException as error:  # noqa: BLE001 - the source's error ends the run, by event

@@ -267,3 +267,32 @@ def test_an_announcement_of_what_was_taken_already_keeps_nobody_from_sleeping():
     feed = ThreadedFeed(iter(()), CODEC, Posted())
     feed._announce()
     assert feed._since is None
+
+
+def test_the_last_item_that_was_asked_for_is_announced_when_it_comes_after_the_packer_has_looked(monkeypatch):
+    monkeypatch.setattr(feeding, "LINGER_S", 3600.0)
+    is_asked, may_come = threading.Event(), threading.Event()
+
+    def source():
+        yield 0
+        is_asked.set()  # by a call that may pull several, since the first one waits
+        may_come.wait(20)
+        yield 1
+        yield 2
+
+    posted = Posted()
+    feed = ThreadedFeed(source(), CODEC, posted)
+    feed.pull(2, 2)
+    assert is_asked.wait(20)
+    monkeypatch.setattr(feeding, "LINGER_S", 0.0)
+    with feed._changed:
+        feed._changed.notify_all()
+    assert posted.wait_packed(1)
+    monkeypatch.setattr(feeding, "LINGER_S", 3600.0)
+
+    may_come.set()
+
+    assert posted.wait_packed(2)
+    assert posted.items == [0, 1]
+    feed.close()
+    assert feed.join(20)
