@@ -10,6 +10,7 @@ Where things are (imports point down only)::
     processes           worker processes as the parent sees them: identity, starting, registry, stopping
     worker              what runs in a worker process
     monitor             the metrics board: snapshots for other processes
+    journal             what is done and what has failed, in a file, so that another run goes on with it
     ipc    scheduler    messages, queues, codec, control block; and the decisions, which are pure
     plan                from a pipeline to chains
     pipeline            Pipeline: a source and its stages
@@ -44,11 +45,13 @@ if TYPE_CHECKING:
         EngineError,
         InternalError,
         ItemTimeoutError,
+        JournalError,
         MemoryLimitError,
         PipelineError,
         StageError,
         WorkerDiedError,
     )
+    from mpengine.journal.description import Journal
     from mpengine.metrics import Snapshot, StageMetrics, WorkerMetrics
     from mpengine.mixes import Mix, mix
     from mpengine.pipeline import Pipeline
@@ -66,6 +69,8 @@ _HOME = {
     "InternalError": "errors",
     "ItemError": "results",
     "ItemTimeoutError": "errors",
+    "Journal": "journal.description",
+    "JournalError": "errors",
     "KillSwitch": "stages",
     "MemoryLimitError": "errors",
     "Mix": "mixes",
@@ -98,6 +103,8 @@ __all__ = [
     "InternalError",
     "ItemError",
     "ItemTimeoutError",
+    "Journal",
+    "JournalError",
     "KillSwitch",
     "MemoryLimitError",
     "Mix",

@@ -6,12 +6,11 @@ The caller's thread is the consumer: it unpacks results and waits; the loop has 
 from __future__ import annotations
 
 import os
-import sys
 import threading
 
 from mpengine.backends import make_backend
 from mpengine.backends.cores import available_cores
-from mpengine.coordinator.live import close_backend
+from mpengine.coordinator.live import check_free, close_backend
 from mpengine.coordinator.publishing import Publisher
 from mpengine.coordinator.scribe import WARNING, Scribe
 from mpengine.coordinator.signals import signals_held
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from mpengine.coordinator.awaiting import AsyncResultStream, Consumer, Entrance
     from mpengine.coordinator.run import Run
     from mpengine.coordinator.stream import ResultStream
+    from mpengine.journal.description import JournalLike
     from mpengine.monitor.board import BoardAddress, Proxy
     from mpengine.results import Err, Ok
 
@@ -84,19 +84,10 @@ class Engine:
     ) -> None:
         """Check every option; nothing is started before the first run."""
         self._options = EngineOptions(
-            workers=workers,
-            start_method=start_method,
-            ordered=ordered,
-            buffer=buffer,
-            grace_s=grace_s,
-            crash_retries=crash_retries,
-            memory_limit=memory_limit,
-            max_items_per_worker=max_items_per_worker,
-            max_bytes=max_bytes,
-            backend=backend,
-            preload=preload,
-            metrics_interval_s=metrics_interval_s,
-        )
+            workers=workers, start_method=start_method, ordered=ordered, buffer=buffer, grace_s=grace_s,
+            crash_retries=crash_retries, memory_limit=memory_limit, max_items_per_worker=max_items_per_worker,
+            max_bytes=max_bytes, backend=backend, preload=preload, metrics_interval_s=metrics_interval_s,
+        )  # fmt: skip
         self._policy = ErrorPolicy.parse(on_error)
         self._cores = available_cores()
         self.workers = workers or self._cores
@@ -112,7 +103,9 @@ class Engine:
         self._is_closed = False
         self._pid = os.getpid()
 
-    def run(self, stages: Stages, source: object = None, *, collect: bool = True) -> Ok | Err:
+    def run(
+        self, stages: Stages, source: object = None, *, collect: bool = True, journal: JournalLike = None
+    ) -> Ok | Err:
         """Run a pipeline to its end.
 
         In the main thread, the first SIGINT or SIGTERM cancels the run in order (unless the program has handlers of its
@@ -122,6 +115,7 @@ class Engine:
             stages: a ``Pipeline``, or a list of stages and plain callables.
             source: where the items come from; None: the pipeline's own, or the list's first member.
             collect: whether the report keeps the values.
+            journal: where what is done is kept: a path, or a ``Journal``.
 
         Returns:
             ``Ok(report)``, or ``Err(reason, cause, report)`` when the run was cancelled or failed.  What items or
@@ -130,11 +124,12 @@ class Engine:
         Raises:
             PipelineError: the pipeline cannot run.
             EngineError: this engine runs another pipeline at this moment, or is closed, or can start no process.
+            JournalError: the journal cannot be begun, or gone on with.
         """
         pipeline = as_pipeline(stages, source)
         if pipeline.cancelled is not None:
             return result_of_none(pipeline.cancelled)
-        return self._run_to_end(self._make_run(pipeline), pipeline, collect=collect)
+        return self._run_to_end(self._make_run(pipeline, journal=journal), pipeline, collect=collect)
 
     def _run_to_end(self, run: Run, pipeline: Pipeline, *, collect: bool) -> Ok | Err:
         values: list[Any] = []
@@ -151,7 +146,9 @@ class Engine:
                 self._scribe.close()
         return run.with_interrupt(result)
 
-    async def arun(self, stages: Stages, source: object = None, *, collect: bool = True) -> Ok | Err:
+    async def arun(
+        self, stages: Stages, source: object = None, *, collect: bool = True, journal: JournalLike = None
+    ) -> Ok | Err:
         """Run a pipeline to its end, as ``run`` does, while the caller's event loop goes on.
 
         Cancelling the awaiting task cancels the run, waits until nothing is left of it, and then goes on as a
@@ -162,11 +159,11 @@ class Engine:
         if pipeline.cancelled is not None:
             return result_of_none(pipeline.cancelled)
         consumer = await self._begin_awaited(
-            pipeline, lambda consumer: self._run_to_end(consumer.run, pipeline, collect=collect)
+            pipeline, journal, lambda consumer: self._run_to_end(consumer.run, pipeline, collect=collect)
         )
         return await consumer.result()
 
-    def aiter(self, stages: Stages, source: object = None) -> AsyncResultStream:
+    def aiter(self, stages: Stages, source: object = None, *, journal: JournalLike = None) -> AsyncResultStream:
         """Return the results for ``async for``, as they come, bounded by what the consumer takes.
 
         The run begins when the first result is asked for.  Cancelling the task that waits for one is as in ``arun``.
@@ -189,16 +186,17 @@ class Engine:
         self._plan(pipeline)
         return AsyncResultStream(
             lambda: self._begin_awaited(
-                pipeline, lambda consumer: consumer.serve_batches(lambda: self._start(consumer.run, pipeline))
+                pipeline, journal, lambda consumer: consumer.serve_batches(lambda: self._start(consumer.run, pipeline))
             )
         )
 
-    def iter(self, stages: Stages, source: object = None) -> ResultStream:
+    def iter(self, stages: Stages, source: object = None, *, journal: JournalLike = None) -> ResultStream:
         """Return the results as they come, bounded by what the consumer takes.
 
         Args:
             stages: as for ``run``.
             source: as for ``run``.
+            journal: as for ``run``.
 
         Returns:
             An iterator that raises the run's cause when the run fails; closing or dropping it early cancels the run.
@@ -206,21 +204,30 @@ class Engine:
         Raises:
             PipelineError: the pipeline cannot run.
             EngineError: this engine runs another pipeline at this moment, is closed, or the pipeline was cancelled.
+            JournalError: as for ``run``.
         """
         pipeline = as_pipeline(stages, source)
         if pipeline.cancelled is not None:
             raise EngineError(pipeline.cancelled)
-        run = self._make_run(pipeline)
+        run = self._make_run(pipeline, journal=journal)
         from mpengine.coordinator.stream import ResultStream
 
         return ResultStream.begun(run, lambda: self._start(run, pipeline))
 
-    def map(self, fn: Callable[..., Any] | Stage, iterable: Iterable[Any], **stage_options: Any) -> ResultStream:
+    def map(
+        self,
+        fn: Callable[..., Any] | Stage,
+        iterable: Iterable[Any],
+        *,
+        journal: JournalLike = None,
+        **stage_options: Any,
+    ) -> ResultStream:
         """Return ``fn`` of each item as results come: a pipeline of one stage.
 
         Args:
             fn: what to run for each item.
             iterable: the items; any source will do.
+            journal: as for ``run``.
             stage_options: see ``Stage``; of a stage that is one already, they replace its own.
 
         Returns:
@@ -231,10 +238,12 @@ class Engine:
             EngineError: as for ``iter``.
         """
         if isinstance(fn, Stage | Mix):
-            return self.iter(Pipeline(iterable).stage(fn, **stage_options))
-        return self.iter([make_stage(fn, **stage_options)], iterable)
+            return self.iter(Pipeline(iterable).stage(fn, **stage_options), journal=journal)
+        return self.iter([make_stage(fn, **stage_options)], iterable, journal=journal)
 
-    async def _begin_awaited(self, pipeline: Pipeline, serve: Callable[[Consumer], Ok | Err]) -> Consumer:
+    async def _begin_awaited(
+        self, pipeline: Pipeline, journal: JournalLike, serve: Callable[[Consumer], Ok | Err]
+    ) -> Consumer:
         import asyncio
 
         from mpengine.coordinator.awaiting import Entrance
@@ -242,7 +251,7 @@ class Engine:
 
         self._entrance = self._entrance or Entrance()
         source = on_loop(pipeline.source, asyncio.get_running_loop())
-        return await self._entrance.begin(lambda: self._make_run(pipeline, source), serve)
+        return await self._entrance.begin(lambda: self._make_run(pipeline, source, journal), serve)
 
     def _plan(self, pipeline: Pipeline) -> Plan:
         return make_plan(
@@ -252,26 +261,27 @@ class Engine:
             threads=0 if self._options.backend == "inline" else self.workers,
         )
 
-    def _make_run(self, pipeline: Pipeline, source: object = None) -> Run:
+    def _make_run(self, pipeline: Pipeline, source: object = None, journal: JournalLike = None) -> Run:
         plan = self._plan(pipeline)
         source = pipeline.source if source is None else source
         with self._starting:
-            self._check_free()
+            check_free(self._run, self._pid, is_closed=self._is_closed)
             head = None
             if self._backend is None:
                 self._backend, head = make_backend(self._options, self.workers, self._cores, plan)
             from mpengine.coordinator.run import Run  # slow imports, for which the fork server need not wait
             from mpengine.coordinator.runoptions import RunOptions
 
-            options = RunOptions.chosen(self._options, self.workers, keep=self._is_warm, scribe=self._scribe)
+            options = RunOptions.chosen(
+                self._options, self.workers, keep=self._is_warm, scribe=self._scribe, journal=journal
+            )
             return Run(plan, source, self._backend, options, lambda run: self._end(run, pipeline), head)
 
     def _start(self, run: Run, pipeline: Pipeline) -> None:
         with self._starting:
-            self._check_free()
+            check_free(self._run, self._pid, is_closed=self._is_closed)
             if self._backend is not run.backend:
-                msg = "this engine ran another pipeline meanwhile; it runs one at a time"
-                raise EngineError(msg)
+                raise EngineError("this engine ran another pipeline meanwhile; it runs one at a time")
             self._run = run
         pipeline.attach(self)
         try:
@@ -285,20 +295,6 @@ class Engine:
             # Inline there is one thread, for debuggers' sake; and somebody may have closed the engine by now.
             if self._run is run and not run.in_caller:
                 self._publisher.begin(run.snapshot)
-
-    def _check_free(self) -> None:
-        if self._is_closed:
-            msg = "the engine is closed"
-            raise EngineClosedError(msg)
-        if os.getpid() != self._pid:
-            msg = "this engine belongs to the process that this one was forked from; make one of its own"
-        elif sys.is_finalizing():  # a thread that is started now never runs, and would be waited for
-            msg = "the interpreter is shutting down, and no run begins any more; atexit is not too late for one"
-        elif self._run is not None:
-            msg = "this engine runs a pipeline already; it runs one at a time (an iterator that is still open is a run)"
-        else:
-            return
-        raise EngineError(msg)
 
     def _end(self, run: Run, pipeline: Pipeline) -> None:
         """A run is over: keep its last figures, and let the workers go unless they are to stay warm."""
@@ -390,8 +386,7 @@ class Engine:
             EngineClosedError: the engine is closed.
         """
         if self._is_closed:
-            msg = "the engine is closed"
-            raise EngineClosedError(msg)
+            raise EngineClosedError("the engine is closed")
         self._is_warm = True
         return self
 

@@ -55,6 +55,10 @@ class EngineClosedError(EngineError):
     """The engine was closed and cannot run anything."""
 
 
+class JournalError(EngineError):
+    """A journal that cannot be begun, gone on with, read or written; the message names its file."""
+
+
 class InternalError(EngineError):
     """The engine broke one of its own promises: a bug of ours, told with all that is known of it."""
 

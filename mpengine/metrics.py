@@ -90,6 +90,7 @@ class Snapshot:
         failed: source items whose failure ended the run.
         cancelled: source items that were under way when the run was cancelled.
         lead_bound: how many items the source may ever be ahead of what has left.
+        resumed: source items that were passed over, since the journal has them as settled.
     """
 
     stages: tuple[StageMetrics, ...] = ()
@@ -104,6 +105,7 @@ class Snapshot:
     failed: int = 0
     cancelled: int = 0
     lead_bound: int = 0
+    resumed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the snapshot as plain dicts, lists, strings and numbers, ready for JSON."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mpengine.coordinator.awaiting import AsyncResultStream
     from mpengine.coordinator.stream import ResultStream
     from mpengine.engine import Engine
+    from mpengine.journal.description import JournalLike
     from mpengine.metrics import Snapshot
     from mpengine.results import Err, Ok
 
@@ -104,12 +105,13 @@ class Pipeline:
             return Pipeline(self._source, (*self._stages, *other.stages))
         return Pipeline(self._source, (*self._stages, as_member(other)))
 
-    def run(self, engine: Engine | None = None, *, collect: bool = True) -> Ok | Err:
+    def run(self, engine: Engine | None = None, *, collect: bool = True, journal: JournalLike = None) -> Ok | Err:
         """Run the pipeline to its end.
 
         Args:
             engine: runs it; None: an engine with its defaults, made and closed for this run.
             collect: whether the report keeps the values.
+            journal: where what is done is kept: a path, or a ``Journal``.
 
         Returns:
             ``Ok(report)`` or ``Err(reason, cause, report)``.
@@ -118,13 +120,14 @@ class Pipeline:
             PipelineError: the pipeline cannot run.
             EngineError: the engine runs another pipeline at this moment, or is closed.
         """
-        return self._engine(engine).run(self, collect=collect)
+        return self._engine(engine).run(self, collect=collect, journal=journal)
 
-    def iter(self, engine: Engine | None = None) -> ResultStream:
+    def iter(self, engine: Engine | None = None, *, journal: JournalLike = None) -> ResultStream:
         """Return the results as they come; see ``Engine.iter``.
 
         Args:
             engine: as for ``run``.
+            journal: as for ``run``.
 
         Returns:
             An iterator and context manager that raises the run's cause when the run fails.
@@ -133,15 +136,17 @@ class Pipeline:
             PipelineError: the pipeline cannot run.
             EngineError: the engine runs another pipeline at this moment, is closed, or this pipeline was cancelled.
         """
-        return self._engine(engine).iter(self)
+        return self._engine(engine).iter(self, journal=journal)
 
-    async def arun(self, engine: Engine | None = None, *, collect: bool = True) -> Ok | Err:
+    async def arun(
+        self, engine: Engine | None = None, *, collect: bool = True, journal: JournalLike = None
+    ) -> Ok | Err:
         """Run the pipeline to its end while the caller's event loop goes on; see ``Engine.arun``."""
-        return await self._engine(engine).arun(self, collect=collect)
+        return await self._engine(engine).arun(self, collect=collect, journal=journal)
 
-    def aiter(self, engine: Engine | None = None) -> AsyncResultStream:
+    def aiter(self, engine: Engine | None = None, *, journal: JournalLike = None) -> AsyncResultStream:
         """Return the results for ``async for``; see ``Engine.aiter``."""
-        return self._engine(engine).aiter(self)
+        return self._engine(engine).aiter(self, journal=journal)
 
     def cancel(self, reason: str = "cancelled") -> None:
         """Cancel the runs of this pipeline, now and from now on: ``run()`` then returns that ``Err`` at once.

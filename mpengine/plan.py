@@ -59,9 +59,15 @@ class ChainPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is going to do."""
+    """What a run is going to do.
+
+    Attributes:
+        chains: what workers do.
+        tells_settled: whether somebody wants to know what becomes of every source item.
+    """
 
     chains: tuple[ChainPlan, ...]
+    tells_settled: bool = False
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -101,8 +107,8 @@ class Plan:
 
     @property
     def is_traced(self) -> bool:
-        """Whether an item may become many, or be in several places at once, so that what becomes of it is traced."""
-        return any(chain.fans_out or chain.joins for chain in self.chains)
+        """Whether what becomes of an item is traced: it may become many, be in several places, or is to be told."""
+        return self.tells_settled or any(chain.fans_out or chain.joins for chain in self.chains)
 
     @property
     def fans_out(self) -> bool:

@@ -97,7 +97,7 @@ PROMISED_SIGNATURES = {
     "stage", "WorkerState.get", "WorkerState.update", "KillSwitch", "Retry", "mix", "cancelled", "ItemError",
     "Pipeline", "Pipeline.stage", "Pipeline.run", "Pipeline.iter", "Pipeline.cancel", "Pipeline.snapshot",
     "Engine", "Engine.run", "Engine.iter", "Engine.map", "Engine.arun", "Engine.aiter", "Engine.cancel",
-    "Engine.snapshot", "Engine.pids", "Engine.close",
+    "Engine.snapshot", "Engine.pids", "Engine.close", "Journal",
     "Ok", "Err", "Report", "Snapshot", "StageMetrics", "WorkerMetrics", "Snapshot.as_dict",
     "testing.assert_no_orphans",
 }  # fmt: skip

@@ -131,6 +131,13 @@ _OPTIONS = (
         help="How worker processes are started.",
     ),
     click.option("--unordered", is_flag=True, help="Write values as they come, not in the order of the items."),
+    click.option(
+        "--journal", type=_PATH, metavar="FILE", help="Keep in FILE what is done, so that --resume can go on with it."
+    ),
+    click.option("--resume", is_flag=True, help="Pass over what the journal has as done or failed."),
+    click.option("--retry-failed", is_flag=True, help="Resume, and run again what has failed."),
+    click.option("--force", is_flag=True, help="Resume, though the stages or the output are others than before."),
+    click.option("--key", metavar="PKG.MOD:FN", help="What the journal calls an item; default: a hash of it."),
     click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor the table at the end."),
 )
 
@@ -140,6 +147,16 @@ def _with_options(command: Callable[..., int]) -> Callable[..., int]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def _options(options: dict[str, Any]) -> Options:
+    """Return what was asked for."""
+    if options["journal"] is None:
+        for name in ("resume", "retry_failed", "force", "key"):
+            if options[name]:
+                raise click.UsageError(f"--{name.replace('_', '-')} needs a --journal")
+    options["key"] = _load_function(options["key"]) if options["key"] else None
+    return Options(**options)
 
 
 @commands.command()
@@ -153,7 +170,9 @@ def run(target: str, summary: str | None, **options: Any) -> int:
     found = _load(target)
     if not isinstance(found, Pipeline):
         raise click.UsageError(f"{target} is not a Pipeline but of type {type(found).__name__}")
-    return perform(found, Options(**options), _load_function(summary) if summary else None)
+    if summary and (options["resume"] or options["retry_failed"]):
+        raise click.UsageError("--summary is of all values, and a run that is resumed has only those that are new")
+    return perform(found, _options(options), _load_function(summary) if summary else None)
 
 
 @commands.command(name="map")
@@ -165,7 +184,24 @@ def map_lines(target: str, **options: Any) -> int:
 
     function = _load_function(target)
     options["input"] = options["input"] or STANDARD
-    return perform(Pipeline((), [function]), Options(**options))  # the lines take the place of its source
+    return perform(Pipeline((), [function]), _options(options))  # the lines take the place of its source
+
+
+@commands.command()
+@click.argument("path", metavar="JOURNAL", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of tables.")
+def report(path: Path, *, as_json: bool) -> int:
+    """Tell what a journal has: what is done, what has failed and of what, and what is left."""
+    from mpengine.cli.journals import tables
+    from mpengine.journal.reading import read
+
+    facts = read(path)
+    if as_json:
+        with open_sink(STANDARD, None) as sink:
+            sink.write(facts)
+    else:
+        write_tables(*tables(facts))
+    return 0
 
 
 @commands.command()

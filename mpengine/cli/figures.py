@@ -63,8 +63,9 @@ def _figures(report: Report) -> Table:
         )
         for stage in snapshot.stages
     ]
+    before = f"{snapshot.resumed:,} of them settled before, " if snapshot.resumed else ""
     caption = (
-        f"{snapshot.source_items:,} items in, {snapshot.delivered:,} values out, "
+        f"{snapshot.source_items:,} items in, {before}{snapshot.delivered:,} values out, "
         f"{report.duration_s:,.2f} s, {len(snapshot.workers)} workers"
     )
     return table(("stage", "processed", "succeeded", "failed", "skipped", "busy"), rows, caption)

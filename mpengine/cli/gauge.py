@@ -130,8 +130,8 @@ class Gauge:
     def _done(self, snapshot: Snapshot) -> int:
         if self._fans_out:
             # Values are counted, not the items they came of: the first stage is the last place that knows those.
-            return snapshot.stages[0].processed if snapshot.stages else 0
-        return snapshot.delivered + snapshot.filtered + snapshot.dropped + snapshot.failed
+            return snapshot.resumed + (snapshot.stages[0].processed if snapshot.stages else 0)
+        return snapshot.resumed + snapshot.delivered + snapshot.filtered + snapshot.dropped + snapshot.failed
 
     def _mark_before(self, now: _Mark) -> _Mark:
         """Keep ``now``, and return the mark that rates are to be taken from."""

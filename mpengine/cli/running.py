@@ -7,11 +7,15 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from mpengine.cli.figures import summarise, tell
 from mpengine.cli.gauge import Gauge
+from mpengine.cli.journals import open_journal
 from mpengine.cli.progress import Progress, choose_screen
 from mpengine.cli.signals import Signals, StoppedError
 from mpengine.cli.streams import open_sink, open_source, prints_diverted
+from mpengine.errors import JournalError
 from mpengine.sinks import SinkError
 
 if TYPE_CHECKING:
@@ -40,6 +44,11 @@ class Options:
     start_method: str
     unordered: bool
     quiet: bool
+    journal: Path | None = None
+    resume: bool = False
+    retry_failed: bool = False
+    force: bool = False
+    key: Callable[[Any], Any] | None = None
 
 
 def perform(pipeline: Pipeline, options: Options, summary: Callable[[list[Any]], Any] | None = None) -> int:
@@ -96,7 +105,7 @@ def _stream(
             ) as engine,
             Signals(engine, source) as signals,
             Progress(screen, _reader(engine, pipeline, source)),  # until the last worker has stopped
-            engine.iter(pipeline, source) as stream,
+            engine.iter(pipeline, source, journal=open_journal(options, sink)) as stream,
         ):
             signals.run_has_started(in_this_thread=options.backend == "inline")
             sink.begin()
@@ -112,8 +121,10 @@ def _stream(
         raise StoppedError(signal.SIGINT) from None
     except (SinkError, StoppedError):
         raise
-    except (Exception, SystemExit):
+    except (Exception, SystemExit) as error:
         if stream is None or stream.result is None:
+            if isinstance(error, JournalError):
+                raise click.UsageError(str(error)) from error
             raise  # not what ended the run: there was none
     if signals and signals.received:
         raise StoppedError(signals.received)

@@ -82,6 +82,21 @@ def told(role: Callable[[ThreadedFeed], None]) -> Callable[[ThreadedFeed], None]
     return run
 
 
+def ended() -> Iterator[events.Event]:
+    """Yield the event of the source's end."""
+    yield events.SourceEnded(time.monotonic())
+
+
+class Packer(Protocol):
+    """A source that has its own way to tell what was pulled."""
+
+    def pack(self, codec: Codec, items: Any) -> Iterator[events.Event]:
+        """Yield the events of ``items`` having been pulled and packed."""
+
+    def ended(self) -> Iterator[events.Event]:
+        """Yield the events of the source's end."""
+
+
 class Feed(Protocol):
     """Pulls a source."""
 
@@ -111,11 +126,15 @@ class InlineFeed:
         source: see ``open_source``.
         codec: packs.
         post: gets the events.
+        packer: tells what was pulled; None: as it is.
     """
 
-    def __init__(self, source: object, codec: Codec, post: Callable[[events.Event], None]) -> None:
+    def __init__(
+        self, source: object, codec: Codec, post: Callable[[events.Event], None], packer: Packer | None = None
+    ) -> None:  # fmt: skip
         """Open nothing yet: the source's code runs when it is first pulled."""
         self._source = source
+        self._pack, self._ended = (pack, ended) if packer is None else (packer.pack, packer.ended)
         self._codec = codec
         self._post = post
         self._iterator: Iterator[Any] | None = None
@@ -131,12 +150,13 @@ class InlineFeed:
             problem = self._take(items, min(count, batch_size))
             count -= batch_size
             if items:
-                for event in pack(self._codec, items):
+                for event in self._pack(self._codec, items):
                     self._post(event)
             if problem is not None:
                 self._post(failed(problem))
             elif self._has_ended:
-                self._post(events.SourceEnded(time.monotonic()))
+                for event in self._ended():
+                    self._post(event)
 
     def _take(self, items: list[Any], count: int) -> BaseException | None:
         """Add up to ``count`` of the source's items to ``items``; return what went wrong, once the source has ended."""
@@ -194,13 +214,17 @@ class ThreadedFeed:
         source: see ``open_source``.
         codec: packs.
         post: gets the events, from other threads.
+        packer: tells what was pulled; None: as it is.
     """
 
     runs_user_code = False
 
-    def __init__(self, source: object, codec: Codec, post: Callable[[events.Event], None]) -> None:
+    def __init__(
+        self, source: object, codec: Codec, post: Callable[[events.Event], None], packer: Packer | None = None
+    ) -> None:  # fmt: skip
         """Start nothing yet: the threads begin when something is first asked for, once workers have been forked."""
         self._source = source
+        self._events_of, self._ended = (pack, ended) if packer is None else (packer.pack, packer.ended)
         self._codec = codec
         self.post = post
         self._changed = threading.Condition()
@@ -254,7 +278,11 @@ class ThreadedFeed:
         return not any(thread.is_alive() for thread in self.threads)
 
     def _pack(self, items: Any) -> None:
-        for event in pack(self._codec, items):
+        for event in self._events_of(self._codec, items):
+            self.post(event)
+
+    def _tell_end(self) -> None:
+        for event in self._ended():
             self.post(event)
 
     # ------------------------------------------------------------------ a source that can be cut
@@ -272,7 +300,7 @@ class ThreadedFeed:
             items = list(source[start : start + count])
             start += len(items)
             self._pack(items)
-        self.post(events.SourceEnded(time.monotonic()))
+        self._tell_end()
 
     # ------------------------------------------------------------------ any other source
 
@@ -332,7 +360,7 @@ class ThreadedFeed:
         if self._problem is not None:
             self.post(failed(self._problem))
         else:
-            self.post(events.SourceEnded(time.monotonic()))
+            self._tell_end()
 
     def _await_batch(self) -> list[Any]:
         """Wait until a batch is full or old enough (F2); return its items, none at the end."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
 
-    from mpengine.coordinator.feed import Feed
+    from mpengine.coordinator.feed import Feed, Packer
     from mpengine.ipc.codec import Codec
 
 
@@ -61,7 +61,9 @@ class RangeFeed:
         return True
 
 
-def feed_of(source: object, codec: Codec, post: Callable[[events.Event], None], *, in_caller: bool) -> Feed:
+def feed_of(
+    source: object, codec: Codec, post: Callable[[events.Event], None], *, in_caller: bool, packer: Packer | None = None
+) -> Feed:
     """Return what pulls ``source``.
 
     Args:
@@ -69,9 +71,10 @@ def feed_of(source: object, codec: Codec, post: Callable[[events.Event], None], 
         codec: packs.
         post: gets the events.
         in_caller: whether the source's code is to run in the thread that asks.
+        packer: tells what was pulled; None: as it is.
     """
     if in_caller:
-        return InlineFeed(source, codec, post)
+        return InlineFeed(source, codec, post, packer)
     if type(source) is range and is_indexed(source):
         return RangeFeed(source, codec, post)
-    return ThreadedFeed(source, codec, post)
+    return ThreadedFeed(source, codec, post, packer)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
+import sys
 import weakref
 
 from mpengine import backends
 from mpengine.coordinator.signals import sigpipe_blocked
+from mpengine.errors import EngineClosedError, EngineError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +18,30 @@ if TYPE_CHECKING:
     from mpengine.coordinator.run import Run
 
 LIVE: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+def check_free(run: Run | None, pid: int, *, is_closed: bool) -> None:
+    """See whether an engine may begin a run.
+
+    Args:
+        run: the one that it has.
+        pid: of the process that the engine belongs to.
+        is_closed: whether it has been closed.
+
+    Raises:
+        EngineError: it may not.
+    """
+    if is_closed:
+        raise EngineClosedError("the engine is closed")
+    if os.getpid() != pid:
+        msg = "this engine belongs to the process that this one was forked from; make one of its own"
+    elif sys.is_finalizing():  # a thread that is started now never runs, and would be waited for
+        msg = "the interpreter is shutting down, and no run begins any more; atexit is not too late for one"
+    elif run is not None:
+        msg = "this engine runs a pipeline already; it runs one at a time (an iterator that is still open is a run)"
+    else:
+        return
+    raise EngineError(msg)
 
 
 def close_backend(backend: Backend | None) -> None:

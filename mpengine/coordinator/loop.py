@@ -27,9 +27,19 @@ if TYPE_CHECKING:
     from mpengine.backends.base import Backend
     from mpengine.coordinator.feed import Feed
     from mpengine.coordinator.handlers import Handlers
+    from mpengine.coordinator.journaling import RunNotes
     from mpengine.coordinator.scribe import Scribe
     from mpengine.plan import Plan
     from mpengine.scheduler.scheduler import Scheduler
+
+
+Here = (
+    commands.ReportFailure
+    | commands.SettleItems
+    | commands.CallHandler
+    | commands.CancelRun
+    | commands.FinishRun
+)  # fmt: skip
 
 
 class Coordinator:
@@ -46,6 +56,7 @@ class Coordinator:
         failures: what failed.
         crash: what went wrong in the loop itself; None if nothing did.
         snapshots: takes the run's snapshots.
+        notes: what the run's journal is told; None: it has none.
     """
 
     def __init__(self, plan: Plan, scheduler: Scheduler, backend: Backend, scribe: Scribe) -> None:
@@ -67,6 +78,7 @@ class Coordinator:
         self.failures = Failures([stage.name for stage in plan.stages], scribe)
         self.crash: BaseException | None = None
         self.snapshots = Snapshots(scheduler, backend.pid_of)
+        self.notes: RunNotes | None = None
 
     def post(self, event: events.Event) -> None:
         """Tell the loop of an event; from any thread or signal handler (T3)."""
@@ -160,8 +172,8 @@ class Coordinator:
         self.snapshots.writes_here()
         while self._mailbox:
             for command in self._scheduler.handle(self._mailbox.popleft()):
-                if isinstance(command, commands.ReportFailure):
-                    self.failures.add(command, time.monotonic())
+                if isinstance(command, commands.ReportFailure | commands.SettleItems):
+                    self._carry_out_here(command)
 
     @property
     def is_cancelled(self) -> bool:
@@ -216,16 +228,19 @@ class Coordinator:
                 self._backend.kill(worker_id)
             case commands.RetireWorker(worker_id):
                 self._backend.retire(worker_id, self._grace_s)
-            case commands.ReportFailure() | commands.CallHandler() | commands.CancelRun() | commands.FinishRun():
+            case _:
                 self._carry_out_here(command)
 
-    def _carry_out_here(
-        self, command: commands.ReportFailure | commands.CallHandler | commands.CancelRun | commands.FinishRun
-    ) -> None:  # fmt: skip
+    def _carry_out_here(self, command: Here) -> None:
         """Carry out what is no work for the backend."""
         match command:
             case commands.ReportFailure():
                 self.failures.add(command, time.monotonic())
+                if self.notes is not None:
+                    self.notes.note_failure(command)
+            case commands.SettleItems():
+                assert self.notes is not None  # noqa: S101 - nobody else wants to know
+                self.notes.note_settled(command)
             case commands.CallHandler():
                 assert self._handlers is not None  # noqa: S101 - start() comes first
                 self._handlers.call(command)

@@ -19,15 +19,14 @@ from mpengine.coordinator.loop import Coordinator
 from mpengine.coordinator.opening import length_of
 from mpengine.coordinator.outlet import Delivery, End
 from mpengine.coordinator.signals import graceful_signals, signals_held, sigpipe_blocked
+from mpengine.coordinator.unpacking import unpacked
 from mpengine.errors import EngineError
-from mpengine.ipc.codec import Broken, PlainCodec, Salvaged
-from mpengine.policies import ErrorPolicy
+from mpengine.ipc.codec import PlainCodec
 from mpengine.records import replace
-from mpengine.results import Err, ItemError, Ok, Report
+from mpengine.results import Err, Ok, Report
 from mpengine.scheduler import events
-from mpengine.scheduler.commands import ReportFailure
 from mpengine.scheduler.scheduler import Scheduler, Settings
-from mpengine.worker.chain import UNREADABLE, format_traceback, summarize
+from mpengine.worker.chain import summarize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,9 +36,11 @@ if TYPE_CHECKING:
 
     from mpengine.backends.base import Backend
     from mpengine.backends.headstart import HeadStart
+    from mpengine.coordinator.journaling import RunNotes
     from mpengine.coordinator.runoptions import RunOptions
     from mpengine.metrics import Snapshot
     from mpengine.plan import Plan
+    from mpengine.scheduler.commands import SettleItems
 
 
 class Run:
@@ -68,20 +69,29 @@ class Run:
         self._head = head
         self._options = options
         self._on_end = on_end
+        self._journal: RunNotes | None = None
+        length = length_of(source)
+        packer = None
+        if options.journal is not None:
+            from mpengine.coordinator.journaling import journaled  # with sqlite3, which others need not pay for
+
+            plan, self._journal, packer = journaled(plan, source, options.journal, self.cancel)
+            source = packer
         self._plan = plan
         settings = Settings(
             workers=options.workers,
-            ordered=options.ordered,
+            ordered=options.ordered or (packer is not None and plan.fans_out),
             out_buffer=options.out_buffer,
             crash_retries=options.crash_retries,
             max_bytes=options.max_bytes,
-            length=length_of(source),
+            length=length,
             max_items=options.max_items,
         )
         self._scheduler = Scheduler(plan, settings)
         self._coordinator = Coordinator(plan, self._scheduler, backend, options.scribe)
+        self._coordinator.notes = self._journal
         codec = PlainCodec() if plan.begins_plain else backend.codec
-        self._feed = feed_of(source, codec, self._coordinator.post, in_caller=backend.in_caller)
+        self._feed = feed_of(source, codec, self._coordinator.post, in_caller=backend.in_caller, packer=packer)
         make_handlers = InlineHandlers if backend.in_caller else ThreadedHandlers
         self._handlers = make_handlers(plan.stages, self._coordinator.failures, self._coordinator.post)
         self._thread = threading.Thread(target=self._body, name="mpengine-coordinator", daemon=True)
@@ -141,13 +151,20 @@ class Run:
         Raises:
             PipelineError: the stages will not travel.
             EngineError: the system has no room for the engine; names the limit.
+            JournalError: the journal cannot be used.
         """
         try:
             with sigpipe_blocked():
                 try:
+                    if self._journal is not None:
+                        self._journal.open()
                     self.backend.begin(self._plan)
-                except OSError as error:
-                    raise EngineError(explained(error)) from error
+                except BaseException as error:
+                    if self._journal is not None:
+                        self._journal.finish("did not begin")
+                    if isinstance(error, OSError):
+                        raise EngineError(explained(error)) from error
+                    raise
                 finally:
                     self._head = None
                 try:
@@ -226,16 +243,27 @@ class Run:
             unpack: whether anybody wants the values; if not, the list is empty.
         """
         if self._in_hand is not None:
+            if self._journal is not None:
+                self._journal.note_taken()
             taken = events.DeliveryTaken(time.monotonic(), self._in_hand.batch_id, self._unpackable)
             self._in_hand = None
             self._coordinator.post(taken)
         delivery = self._next_delivery()
         if isinstance(delivery, End):
+            if self._journal is not None:
+                self._journal.note_taken(is_last=True)
             self._coordinator.outlet.put(delivery)  # for whoever else may wait
             return None
         self._in_hand = delivery
-        values, self._unpackable = self._unpack(delivery) if unpack else ([], ())
-        return values
+        notes = self._journal
+        values: list[Any] = []
+        self._unpackable = ()
+        if unpack or (notes is not None and notes.keeps_values):
+            found = unpacked(delivery, self.backend.codec, self._plan, self._coordinator.failures)
+            values, self._unpackable = found
+        if notes is not None:
+            values = notes.admit(delivery, values, self._unpackable)
+        return values if unpack else []
 
     def take_all(self, values: list[Any], *, collect: bool) -> None:
         """Take results until there are no more, and add them to ``values`` if they are to be kept."""
@@ -276,35 +304,6 @@ class Run:
             finally:
                 self._stepper = None
 
-    def _unpack(self, delivery: Delivery) -> tuple[list[Any], tuple[events.Failure, ...]]:
-        if isinstance(delivery.payload, ReportFailure):
-            return [self._coordinator.failures.item_error(delivery.payload)], ()
-        try:
-            values = self.backend.codec.unpack(delivery.payload)
-        except Exception as error:  # noqa: BLE001 - nothing of the payload can be made out: every result fails with that
-            values = Salvaged(Broken(error) for _ in range(delivery.hi))
-        is_salvaged = isinstance(values, Salvaged)
-        if delivery.lo or delivery.hi != len(values):
-            values = values[delivery.lo : delivery.hi]
-        if not is_salvaged:
-            return values, ()
-        failures = tuple(
-            events.Failure(
-                place, 0, summarize(value.error), value.error, repr(UNREADABLE), format_traceback(value.error)
-            )
-            for place, value in enumerate(values, delivery.lo)
-            if type(value) is Broken  # isinstance() would ask its mates
-        )
-        if self._plan.policies[-1] is ErrorPolicy.EMIT:
-            errors = iter([self._stand_in(failure, delivery) for failure in failures])
-            return [next(errors) if type(value) is Broken else value for value in values], failures
-        return [value for value in values if type(value) is not Broken], failures
-
-    def _stand_in(self, failure: events.Failure, delivery: Delivery) -> ItemError:
-        """Return what takes the place of a result that could not be unpacked."""
-        index, last = delivery.origin[failure.position], len(self._plan.stages) - 1
-        return self._coordinator.failures.item_error(ReportFailure(last, index, None, ErrorPolicy.EMIT, failure))
-
     def conclude(self) -> Ok | Err:
         """Wait for the end, close the books and return how the run ended, without its values; idempotent.
 
@@ -320,12 +319,16 @@ class Run:
             # A stage closes its own engine, or the collector or a signal handler comes in between, or this is a forked
             # child's copy: whoever is at it already, here or in the parent, concludes the run.
             return Err("closed from within", None, Report(ok=False))
-        if me is self._thread or me in self._feed.threads or me in self._handlers.threads:
+        if me is self._thread or self._is_of_run(me):
             # The collector cleans up somebody's abandoned iterator on a thread of ours, which cannot wait for itself.
             self._is_abandoned = True
             return Err("abandoned", None, Report(ok=False))
         with signals_held(self.hurry), self._concluding:
             return self._conclude()
+
+    def _is_of_run(self, thread: threading.Thread) -> bool:
+        journaling = () if self._journal is None else self._journal.threads
+        return thread in self._feed.threads or thread in self._handlers.threads or thread in journaling
 
     def _conclude(self) -> Ok | Err:
         """Conclude the run, once; the caller holds the lock for that."""
@@ -367,9 +370,10 @@ class Run:
 
     def _close_books(self) -> Ok | Err:
         coordinator, scheduler = self._coordinator, self._scheduler
+        settled: list[SettleItems] = []
         try:
             coordinator.settle_mail()
-            scheduler.close_books()
+            settled = scheduler.close_books()
         except Exception as error:  # noqa: BLE001 - becomes the run's error
             coordinator.crash = coordinator.crash or error
         coordinator.failures.tell_held_back()
@@ -377,6 +381,10 @@ class Run:
         reason = scheduler.reason
         if coordinator.crash is not None:
             reason = explained(coordinator.crash)
+        if self._journal is not None:
+            problem = self._journal.finish(reason or "ok", settled)
+            if problem is not None and reason is None:
+                cause, reason = problem, str(problem)
         report = Report(
             errors=coordinator.failures.item_errors(),
             snapshot=self.snapshot(),

@@ -8,6 +8,7 @@ from mpengine.settings import DEFAULT_MAX_BYTES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.coordinator.scribe import Scribe
+    from mpengine.journal.description import Journal, JournalLike
     from mpengine.settings import EngineOptions
 
 
@@ -25,6 +26,7 @@ class RunOptions:
         grace_s: seconds for workers that are to leave.
         keep: whether workers stay for another run.
         scribe: logs.
+        journal: where what is done is kept; None: nowhere.
     """
 
     workers: int
@@ -36,10 +38,22 @@ class RunOptions:
     grace_s: float
     keep: bool
     scribe: Scribe
+    journal: Journal | None = None
 
     @classmethod
-    def chosen(cls, options: EngineOptions, workers: int, *, keep: bool, scribe: Scribe) -> RunOptions:
-        """Return what an engine's options come to for one run."""
+    def chosen(
+        cls, options: EngineOptions, workers: int, *, keep: bool, scribe: Scribe, journal: JournalLike = None
+    ) -> RunOptions:  # fmt: skip
+        """Return what an engine's options come to for one run.
+
+        Raises:
+            PipelineError: the journal is none.
+        """
+        kept = None
+        if journal is not None:
+            from mpengine.journal.description import as_journal
+
+            kept = as_journal(journal)
         return cls(
             workers=workers,
             ordered=options.ordered,
@@ -50,4 +64,5 @@ class RunOptions:
             grace_s=float(options.grace_s),
             keep=keep,
             scribe=scribe,
+            journal=kept,
         )

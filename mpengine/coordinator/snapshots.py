@@ -181,6 +181,7 @@ def _read(
         failed=ledger.failed,
         cancelled=ledger.cancelled,
         lead_bound=scheduler.window,
+        resumed=ledger.passed,
     )
 
 

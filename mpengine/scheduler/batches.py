@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 class Family:
     """A source batch and all that became of it, where one item may become many.
 
-    Sets hold source indices; they are filled a batch at a time.
+    Sets hold source indices; they are filled a batch at a time.  What ``is_known`` an earlier run has settled.
     """
 
     indices: range
     live: int = 0
+    is_known: bool = False
     delivered: set[int] = field(default_factory=set)
     dropped: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)

@@ -96,6 +96,21 @@ class ReportFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class SettleItems:
+    """Nothing is under way any more of what came of some source items; told where the plan says ``tells_settled``.
+
+    Attributes:
+        indices: of the items.
+        left: of those that the run has left behind, or that ended it.
+        failed: of those of which something failed and was dropped.
+    """
+
+    indices: range
+    left: set[int]
+    failed: set[int]
+
+
+@dataclass(frozen=True, slots=True)
 class CallHandler:
     """Call the error handler of a failed item's stage; ``HandlerReturned`` tells of its end, by ``batch_id``."""
 
@@ -139,6 +154,7 @@ Command = (
     | Resume
     | Deliver
     | ReportFailure
+    | SettleItems
     | CallHandler
     | KillWorker
     | RetireWorker

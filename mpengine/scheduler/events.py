@@ -119,6 +119,33 @@ class SourcePacked:
 
 
 @dataclass(frozen=True, slots=True)
+class SourcePassed:
+    """The source gave ``count`` items that nothing is to be done for: an earlier run has settled them."""
+
+    at: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecalled:
+    """The source gave ``pulled`` items whose results an earlier run has made.
+
+    Attributes:
+        at: when.
+        payload: the results; never looked into.
+        pulled: how many items.
+        positions: for each result, the place of its item among those.
+        size_bytes: what the payload weighs.
+    """
+
+    at: float
+    payload: Any
+    pulled: int
+    positions: Sequence[int]
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SourceEnded:
     """The source has no more items; what was asked for and not packed will not come."""
 
@@ -316,6 +343,8 @@ class CancelRequested:
 Event = (
     RunStarted
     | SourcePacked
+    | SourcePassed
+    | SourceRecalled
     | SourceEnded
     | SourceFailed
     | WorkerReady

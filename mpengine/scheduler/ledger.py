@@ -4,7 +4,8 @@ L1. In every stage, what has entered has been processed, or was left behind by a
 L2. In every stage, processed == succeeded + failed + skipped.
 L3. What a stage gave on is what the next one got; what the last one gave on was delivered or left behind.  What one
     branch of a mix gave on was put together with what the others gave, or lost since another branch had no result.
-L4. Every source item ends as exactly one of delivered, filtered, dropped, failed, cancelled.
+    What an earlier run gave is delivered beside that.
+L4. Every source item ends as exactly one of delivered, filtered, dropped, failed, cancelled, or was passed over.
 
 ``check()`` holds the books against these four at the end of each run.  They come from different sides: what entered is
 counted where batches are made, what was processed is reported by workers, what was delivered is counted where the
@@ -72,6 +73,9 @@ class Ledger:
         self._upstream = upstream or [(), *((number,) for number in range(len(self.stages) - 1))]
         self._by_family = any(fans_out) or is_traced
         self.source_items = 0
+        self.passed = 0  # source items that an earlier run has settled, of which nothing is delivered
+        self.recalled = 0  # source items that an earlier run has settled, whose results are delivered
+        self.values_recalled = 0
         self.values = 0  # handed to the consumer; differs from `delivered` only where one item may become many
         self.delivered = 0
         self.filtered = 0
@@ -84,7 +88,7 @@ class Ledger:
     @property
     def settled(self) -> int:
         """Source items of which nothing is under way any more."""
-        return self.delivered + self.filtered + self.dropped + self.failed + self.cancelled
+        return self.delivered + self.filtered + self.dropped + self.failed + self.cancelled + self.passed
 
     def enter(self, stage: int, count: int) -> None:
         """``count`` items now wait for ``stage``."""
@@ -204,11 +208,13 @@ class Ledger:
         for book, giving in zip(self.stages, self._upstream, strict=True):
             if book.entered != book.processed + book.left:
                 self._fail(f"L1: {book.name}: {book.entered} entered, {book.processed} processed, {book.left} left")
-            given = [self.stages[number].given - self.stages[number].lost for number in giving] or [self.source_items]
+            given = [self.stages[number].given - self.stages[number].lost for number in giving] or [
+                self.source_items - self.passed - self.recalled
+            ]
             for entered in given:
                 if book.entered != entered:
                     self._fail(f"L3: {book.name}: {book.entered} entered, {entered} were given on to it")
-        entered = self.stages[-1].given
+        entered = self.stages[-1].given + self.values_recalled
         for book, fans_out in zip(self.stages, self._fans_out, strict=True):
             if not fans_out and book.given != book.succeeded:
                 self._fail(f"L3: {book.name}: {book.succeeded} succeeded, {book.given} were given on")

@@ -14,9 +14,10 @@ S4. A report is held against what was asked for before any of it is believed (K9
 from __future__ import annotations
 
 from mpengine.policies import ErrorPolicy
-from mpengine.records import dataclass, replace
+from mpengine.records import dataclass
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.admission import Admission
+from mpengine.scheduler.arrivals import Arrivals
 from mpengine.scheduler.batching import MAX_BATCH, BatchSizer, target_for
 from mpengine.scheduler.crew import Crew
 from mpengine.scheduler.deaths import Deaths
@@ -101,9 +102,12 @@ class Scheduler:
         self._out: list[Command] = []
         self._verdicts = Verdicts(plan, self.stock, self._out)
         self._deaths = Deaths(plan, self.stock, self._verdicts, self._out, settings.crash_retries, self._admission)
+        arrivals = Arrivals(plan, self.stock, self._intake, self._verdicts)
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.RunStarted: self._on_run_started,
-            events.SourcePacked: self._on_source_packed,
+            events.SourcePacked: lambda event: arrivals.packed(event, leaves=self.state is not RunState.RUNNING),
+            events.SourcePassed: arrivals.passed,
+            events.SourceRecalled: lambda event: arrivals.recalled(event, leaves=self.state is not RunState.RUNNING),
             events.SourceEnded: lambda _: self._intake.end(),
             events.SourceFailed: self._on_source_failed,
             events.WorkerReady: self._on_worker_ready,
@@ -149,6 +153,8 @@ class Scheduler:
             if self.state is RunState.RUNNING:
                 self._advance()
                 self.timesheet.take_down()
+            if self.stock.closed:
+                self._out += self.stock.tell_closed()
         finally:
             out = self._out.copy()
             self._out.clear()
@@ -175,8 +181,8 @@ class Scheduler:
         """Whether anything but a worker's report could lead to a command now."""
         return not self.crew.is_full
 
-    def close_books(self) -> None:
-        """End the run's accounts: nothing more will come.
+    def close_books(self) -> list[commands.SettleItems]:
+        """End the run's accounts, of which nothing more will come; return what became of the last items.
 
         Raises:
             InternalError: the ledger does not balance.
@@ -188,6 +194,7 @@ class Scheduler:
             self.state = follow(RUN, self.state, RunMove.SETTLE, self.reason)
         self.version += 1
         self.ledger.check()
+        return self.stock.tell_closed()
 
     # ------------------------------------------------------------------ the run and its source
 
@@ -198,29 +205,6 @@ class Scheduler:
         for worker in self.crew.wanted():
             worker.move(WorkerMove.START)
             self._out.append(commands.StartWorker(worker.worker_id))
-
-    def _on_source_packed(self, event: events.SourcePacked) -> None:
-        self._intake.came(event.pulled)
-        indices, families = self.stock.admit(event.pulled)
-        if self.state is not RunState.RUNNING:  # pulled while the run was being cancelled (S3)
-            self.stock.add_source(events.Chunk(event.payload, event.pulled), indices, families)
-            self.stock.leave_all()
-            self.stock.release(families)
-            return
-        failures = sorted(event.failures, key=lambda failure: failure.position)
-        errors: list[tuple[int, Batch | None]] = []
-        for failure in failures:
-            for chain in self.plan.entrance:
-                self.ledger.reject(self.plan.chains[chain].first_stage)
-            error = self._verdicts.judge(0, failure, indices[failure.position], None, families)
-            if error is not None:
-                errors.append((failure.position, error))
-        chunk = events.Chunk(event.payload, event.pulled - len(failures), size_bytes=event.size_bytes)
-        if failures:
-            lacking = {failure.position for failure in failures}
-            chunk = replace(chunk, positions=[place for place in range(event.pulled) if place not in lacking])
-        self.stock.add_source(chunk, indices, families, errors)
-        self.stock.release(families)
 
     def _on_source_failed(self, event: events.SourceFailed) -> None:
         """What came before the failure is still run and delivered, as a plain loop over the source would have done."""

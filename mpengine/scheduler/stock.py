@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from mpengine.records import replace
 from mpengine.scheduler.backlog import Backlog
 from mpengine.scheduler.batches import Batch, Family, Joint, Piece, trace
+from mpengine.scheduler.commands import SettleItems
 from mpengine.scheduler.events import Chunk
 from mpengine.scheduler.ledger import Ledger
 from mpengine.scheduler.lifecycles import BatchMove, BatchState
@@ -40,6 +41,7 @@ class Stock:
         ledger: the books.
         held_bytes: what all payloads under way weigh.
         complete: mixed items that no branch is at any more, waiting to be put together.
+        closed: what is settled and has not been told, where it is to be.
         now: the time of the event that is being taken in, or of a later one that was taken in before.
         taken: results that were handed over and that the consumer has not acknowledged.
     """
@@ -58,6 +60,7 @@ class Stock:
         self.complete: list[Joint] = []
         self.held_bytes = 0
         self.taken = 0
+        self.closed: list[Family] = []
         self.now = 0.0
         self._next_id = 0
 
@@ -85,12 +88,21 @@ class Stock:
             family.live -= 1
             if family.live == 0:
                 self.ledger.close_family(family)
+                if self.plan.tells_settled and not family.is_known:
+                    self.closed.append(family)
+
+    def tell_closed(self) -> list[SettleItems]:
+        """Return what is settled and has not been told."""
+        told = [SettleItems(one.indices, one.cancelled | one.failed, one.dropped) for one in self.closed]
+        self.closed.clear()
+        return told
 
     def add_source(
         self, chunk: Chunk, indices: Sequence[int], families: Families, errors: Errors = ()
     ) -> None:  # fmt: skip
-        """Take in what the source gave; ``errors`` as for ``add_results``."""
-        for child in self._lay_out(self.plan.entrance, chunk, indices, families, errors):
+        """Take in what the source gave; ``errors`` as for ``add_results``.  What ``is_known`` are results already."""
+        following = () if families and families[0].is_known else self.plan.entrance
+        for child in self._lay_out(following, chunk, indices, families, errors):
             if child is not None:
                 self.order.append(child)
 
