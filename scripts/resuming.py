@@ -127,6 +127,10 @@ class Job:
         end(self.start(output=output))
         return output.read_bytes()
 
+    def touched(self) -> int:
+        """Return when the output was last written or cut back."""
+        return self.output.stat().st_mtime_ns if self.output.exists() else 0
+
     def settled(self) -> int:
         """Return how many items the journal has as done or failed."""
         if not self.journal.exists():
@@ -138,6 +142,11 @@ class Job:
             return 0
         finally:
             connection.close()
+
+
+def is_over(pidfd: int, within_s: float) -> bool:
+    """Whether a process ends within so many seconds."""
+    return bool(select.select([pidfd], [], [], within_s)[0])
 
 
 def end(process: subprocess.Popen[str]) -> str:
@@ -153,7 +162,8 @@ def kill_and_resume(job: Job, kind: str, kills: int, longest_s: float, chance: r
         job: not begun yet.
         kind: what it is.
         kills: how often.
-        longest_s: a run lasts so long at most before it is killed.
+        longest_s: a run is killed so long at most after it was started, or (three of four) after it has opened its
+            output, which takes some time on a busy machine.
         chance: for the moments.
     """
     began_at = time.monotonic()
@@ -161,10 +171,15 @@ def kill_and_resume(job: Job, kind: str, kills: int, longest_s: float, chance: r
     verdict = Verdict(kind)
     before = 0
     while verdict.kills < kills:
+        touched = job.touched()
         with job.resume() as process:
             pidfd = os.pidfd_open(process.pid)
             try:
-                has_ended = bool(select.select([pidfd], [], [], chance.uniform(0.0, longest_s))[0])
+                if chance.random() < 0.75:  # noqa: PLR2004 - most of them
+                    until = time.monotonic() + HANG_S
+                    while job.touched() == touched and not is_over(pidfd, 0.002) and time.monotonic() < until:
+                        pass
+                has_ended = is_over(pidfd, chance.uniform(0.0, longest_s))
             finally:
                 os.close(pidfd)
             process.send_signal(signal.SIGKILL)
