@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mpengine.coordinator.stream import ResultStream
     from mpengine.journal.description import JournalLike
     from mpengine.monitor.board import BoardAddress, Proxy
+    from mpengine.monitor.observing import Observer
     from mpengine.results import Err, Ok
 
 
@@ -60,6 +61,7 @@ class Engine:
         preload: modules that the fork server imports once, so that workers start with them.
         metrics_interval_s: seconds between snapshots on the metrics board, which a run gets once it has lasted longer
             than that and somebody has asked for it, or four times as long; 0: never.  Inline runs have no board.
+        observers: are told what happens, in bulk, by a thread of the engine's; see ``monitor.observing``.
 
     Raises:
         ValueError: an option is not what it can be; the message names it.
@@ -81,12 +83,14 @@ class Engine:
         backend: str = "process",
         preload: Sequence[str] = (),
         metrics_interval_s: float = 0.5,
+        observers: Sequence[Observer] = (),
     ) -> None:
         """Check every option; nothing is started before the first run."""
         self._options = EngineOptions(
             workers=workers, start_method=start_method, ordered=ordered, buffer=buffer, grace_s=grace_s,
             crash_retries=crash_retries, memory_limit=memory_limit, max_items_per_worker=max_items_per_worker,
             max_bytes=max_bytes, backend=backend, preload=preload, metrics_interval_s=metrics_interval_s,
+            observers=observers,
         )  # fmt: skip
         self._policy = ErrorPolicy.parse(on_error)
         self._cores = available_cores()

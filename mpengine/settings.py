@@ -6,6 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from mpengine.records import dataclass
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mpengine.monitor.observing import Observer
+
 DEFAULT_BUFFER = 16384
 DEFAULT_MAX_BYTES = 1 << 30
 START_METHODS = ("forkserver", "spawn", "fork")
@@ -34,6 +38,7 @@ class EngineOptions:
     backend: str
     preload: Sequence[str]
     metrics_interval_s: float
+    observers: Sequence[Observer] = ()
 
     def __post_init__(self) -> None:
         """Check every option."""
@@ -46,6 +51,7 @@ class EngineOptions:
         check_seconds("grace_s", self.grace_s)
         check_seconds("metrics_interval_s", self.metrics_interval_s)
         object.__setattr__(self, "preload", check_modules("preload", self.preload))
+        object.__setattr__(self, "observers", check_observers("observers", self.observers))
 
     @property
     def items_waiting(self) -> int:
@@ -100,6 +106,19 @@ def check_modules(name: str, value: object) -> tuple[str, ...]:
         msg = f"{name} must be a sequence of module names, not {value!r:.200}"
         raise ValueError(msg)
     return names
+
+
+def check_observers(name: str, value: object) -> tuple[Observer, ...]:
+    """Return observers as a tuple.
+
+    Raises:
+        ValueError: they are none.
+    """
+    observers = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else None
+    if observers is None or not all(callable(getattr(observer, "observe", None)) for observer in observers):
+        msg = f"{name} must be a sequence of objects with a method observe(records), not {value!r:.200}"
+        raise ValueError(msg)
+    return observers
 
 
 def _is_module_name(name: object) -> bool:

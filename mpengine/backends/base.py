@@ -10,6 +10,8 @@ A backend is used like this::
 
 from __future__ import annotations
 
+import itertools
+
 from mpengine.records import dataclass
 from mpengine.scheduler.events import Ending, Failure
 from mpengine.settings import DEFAULT_MAX_BYTES
@@ -17,7 +19,7 @@ from mpengine.settings import DEFAULT_MAX_BYTES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, Protocol
+    from typing import Any, Final, Protocol
 
     from mpengine.ipc.codec import Codec
     from mpengine.ipc.messages import Logged
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from mpengine.scheduler.events import Event
 else:
     Protocol = object
+
+
+run_ids: Final = itertools.count(1)
+"""Where a backend takes the number of a run that begins; it differs from run to run in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,9 @@ class Backend(Protocol):
 
     runs_user_code: bool
     """Whether a stage function runs in the caller's thread at this moment."""
+
+    run_id: int
+    """The number of the run that goes on, or of the last one."""
 
     on_record: Callable[[Logged, int, int], object]
     """Gets the log records of workers, each with worker and run number; in the thread that calls ``wait``."""

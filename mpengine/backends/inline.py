@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from mpengine.backends.base import run_ids
 from mpengine.backends.here import NoSlot, returned
 from mpengine.backends.parcels import take_apart
 from mpengine.cancelevent import CancelEvent
@@ -48,6 +49,7 @@ class InlineBackend:
         """Start without a run."""
         self._options = options
         self.runs_user_code = False
+        self.run_id = 0
         self.on_warning: Callable[[str], object] = lambda _: None
         self.on_record: Callable[[Logged, int, int], object] = lambda *_: None  # records go where they always go
         self._plan: Plan | None = None
@@ -63,6 +65,7 @@ class InlineBackend:
     def begin(self, plan: Plan) -> None:
         """See ``Backend``."""
         self._plan = plan
+        self.run_id = next(run_ids)
         self._flag = CancelEvent(bytearray(1), 0)
         self._site = Site(NoSlot(), self._flag.is_set, self._flag.wait, self._flag.fileno())
 

@@ -11,11 +11,11 @@ like any other (K9).
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import time
 from collections import deque
 
+from mpengine.backends.base import run_ids
 from mpengine.backends.fleet import Fleet, Happening, Heard, Lost
 from mpengine.backends.headstart import dump_chains
 from mpengine.backends.hearing import returned_from
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from mpengine.plan import ChainPlan, Plan
     from mpengine.scheduler.commands import Dispatch, Resume
 
-_run_ids = itertools.count(1)
-
 
 class ProcessBackend:
     """See ``Backend``.
@@ -61,7 +59,7 @@ class ProcessBackend:
         self.codec: Codec = self._pickles
         self._fleet: Fleet | None = None
         self._plan: Plan | None = None
-        self._run_id = 0
+        self.run_id = 0
         self._dumped: list[bytes] = []
         self._happened: list[events.Event] = []
         self._problems: list[str] = []
@@ -101,7 +99,7 @@ class ProcessBackend:
         else:
             self._local = None
         self._plan = plan
-        self._run_id = next(_run_ids)
+        self.run_id = next(run_ids)
         self._levels = messages.SetLevels(*logwatch.levels())
         self._is_cancelled = self._is_hurried = False
         self._problems = []
@@ -131,7 +129,7 @@ class ProcessBackend:
     def _send_run(self, fleet: Fleet, link: Link) -> None:
         fleet.send(link, self._levels)
         taken = () if link.greeted else tuple([block.fields() for block in fleet.arena.taken(link.worker_id)])
-        fleet.send(link, messages.BeginRun(self._run_id, taken, self._dumped))
+        fleet.send(link, messages.BeginRun(self.run_id, taken, self._dumped))
 
     def dispatch(self, command: Dispatch) -> None:
         """See ``Backend``."""
@@ -185,7 +183,7 @@ class ProcessBackend:
         fleet = self._running_fleet()
         link = fleet.links.get(worker_id)
         if link is not None:
-            fleet.send(link, messages.EndRun(self._run_id))
+            fleet.send(link, messages.EndRun(self.run_id))
             fleet.send_pill(link, at_once=False)
             self._watches.deadlines.expect_end(worker_id, time.monotonic() + grace_s)
 
@@ -272,10 +270,10 @@ class ProcessBackend:
                 self._running_fleet().arena.take_back(link.worker_id, message.blocks)
             case messages.RunEnded():
                 link.served = message.run_id
-                if message.run_id == self._run_id:
+                if message.run_id == self.run_id:
                     self._problems.extend(message.problems)
             case messages.Logged():
-                self.on_record(message, link.worker_id, self._run_id)
+                self.on_record(message, link.worker_id, self.run_id)
             case messages.Goodbye():
                 pass
             case _:
@@ -327,7 +325,7 @@ class ProcessBackend:
             return []
         if not self._is_cancelled:
             for link in fleet.links.values():
-                fleet.send(link, messages.EndRun(self._run_id))
+                fleet.send(link, messages.EndRun(self.run_id))
         if keep and not self._is_cancelled:
             self._await_teardown(fleet, grace_s)
         else:
@@ -337,12 +335,12 @@ class ProcessBackend:
     def _await_teardown(self, fleet: Fleet, grace_s: float) -> None:
         """Wait until every worker that took part has torn its stages down; if one does not, all have to go."""
         deadline = time.monotonic() + grace_s
-        while late := [link for link in fleet.links.values() if link.greeted and link.served != self._run_id]:
+        while late := [link for link in fleet.links.values() if link.greeted and link.served != self.run_id]:
             left_s = deadline - time.monotonic()
             is_last = left_s <= 0 or self._is_hurried
             for happening in fleet.wait(max(0.0, left_s)):  # what has come while this process was stopped counts too
                 self._take_in(happening)
-            late = [link for link in late if link.served != self._run_id and fleet.links.get(link.worker_id) is link]
+            late = [link for link in late if link.served != self.run_id and fleet.links.get(link.worker_id) is link]
             if is_last and late:
                 self._tell_late([link.worker_id for link in late], grace_s)
                 self._let_go(fleet, 0.0)

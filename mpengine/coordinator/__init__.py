@@ -20,6 +20,8 @@
 ``signals``        Ctrl-C and SIGTERM while a run goes on
 ``snapshots``      the scheduler's books as a ``Snapshot``, from any thread
 ``publishing``     snapshots on the metrics board, off everybody's way
+``tape``           what observers are to be told, noted by the loop
+``telling``        the thread that tells them
 ``failures``       failed items, kept and logged at a limited rate
 ``handlers``       error handlers, called one after another
 ``scribe``         a thread for whatever is logged

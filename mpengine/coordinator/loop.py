@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mpengine.coordinator.handlers import Handlers
     from mpengine.coordinator.journaling import RunNotes
     from mpengine.coordinator.scribe import Scribe
+    from mpengine.coordinator.tape import Tape
     from mpengine.plan import Plan
     from mpengine.scheduler.scheduler import Scheduler
 
@@ -57,6 +58,7 @@ class Coordinator:
         crash: what went wrong in the loop itself; None if nothing did.
         snapshots: takes the run's snapshots.
         notes: what the run's journal is told; None: it has none.
+        tape: notes what observers are told; None where there are none.
     """
 
     def __init__(self, plan: Plan, scheduler: Scheduler, backend: Backend, scribe: Scribe) -> None:
@@ -79,6 +81,7 @@ class Coordinator:
         self.crash: BaseException | None = None
         self.snapshots = Snapshots(scheduler, backend.pid_of)
         self.notes: RunNotes | None = None
+        self.tape: Tape | None = None
 
     def post(self, event: events.Event) -> None:
         """Tell the loop of an event; from any thread or signal handler (T3)."""
@@ -171,7 +174,11 @@ class Coordinator:
         """Take in what is left in the mailbox; called by the consumer, once the loop's thread has ended (T1)."""
         self.snapshots.writes_here()
         while self._mailbox:
-            for command in self._scheduler.handle(self._mailbox.popleft()):
+            event = self._mailbox.popleft()
+            out = self._scheduler.handle(event)
+            if self.tape is not None:
+                self.tape.note([event], out)
+            for command in out:
                 if isinstance(command, commands.ReportFailure | commands.SettleItems):
                     self._carry_out_here(command)
 
@@ -203,6 +210,8 @@ class Coordinator:
 
     def _take_in(self, happened: Sequence[events.Event]) -> None:
         out = self._scheduler.handle_all(happened)
+        if self.tape is not None:
+            self.tape.note(happened, out)
         self.snapshots.answer()
         for command in out:
             self._carry_out(command)

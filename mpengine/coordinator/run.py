@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mpengine.backends.headstart import HeadStart
     from mpengine.coordinator.journaling import RunNotes
     from mpengine.coordinator.runoptions import RunOptions
+    from mpengine.coordinator.telling import Teller
     from mpengine.metrics import Snapshot
     from mpengine.plan import Plan
     from mpengine.scheduler.commands import SettleItems
@@ -90,6 +91,12 @@ class Run:
         self._scheduler = Scheduler(plan, settings)
         self._coordinator = Coordinator(plan, self._scheduler, backend, options.scribe)
         self._coordinator.notes = self._journal
+        self._teller: Teller | None = None
+        if options.observers:
+            from mpengine.coordinator.telling import Teller  # for those who want to be told
+
+            self._teller = Teller(options.observers, self._scheduler, backend, self.snapshot, options.scribe)
+            self._coordinator.tape = self._teller.tape
         codec = PlainCodec() if plan.begins_plain else backend.codec
         self._feed = feed_of(source, codec, self._coordinator.post, in_caller=backend.in_caller, packer=packer)
         make_handlers = InlineHandlers if backend.in_caller else ThreadedHandlers
@@ -175,6 +182,8 @@ class Run:
                     self.cancel(type(error).__name__, error)
             if not self.backend.in_caller:
                 self._start_thread()
+            if self._teller is not None:
+                self._teller.begin()
         finally:
             self._has_started.set()
             self._starter = None
@@ -348,6 +357,8 @@ class Run:
         self._coordinator.outlet.put(End())  # for a consumer that waits meanwhile, in a thread of its own
         self.result = result = self._close_books()
         LIVE.discard(self)
+        if self._teller is not None:
+            self._teller.end(result)
         try:
             self._on_end(self)
         except Exception as error:  # noqa: BLE001 - becomes the run's error: run() raises for none

@@ -7,8 +7,11 @@ from mpengine.settings import DEFAULT_MAX_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mpengine.coordinator.scribe import Scribe
     from mpengine.journal.description import Journal, JournalLike
+    from mpengine.monitor.observing import Observer
     from mpengine.settings import EngineOptions
 
 
@@ -27,6 +30,7 @@ class RunOptions:
         keep: whether workers stay for another run.
         scribe: logs.
         journal: where what is done is kept; None: nowhere.
+        observers: who is told what happens.
     """
 
     workers: int
@@ -39,6 +43,7 @@ class RunOptions:
     keep: bool
     scribe: Scribe
     journal: Journal | None = None
+    observers: Sequence[Observer] = ()
 
     @classmethod
     def chosen(
@@ -65,4 +70,5 @@ class RunOptions:
             keep=keep,
             scribe=scribe,
             journal=kept,
+            observers=options.observers,
         )

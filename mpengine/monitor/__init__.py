@@ -1,6 +1,7 @@
 """What other programs see of a run.
 
-=========  =======================================================================
-``board``  the metrics board: a dict in a process of its own, and how to attach to it
-=========  =======================================================================
+=============  =======================================================================
+``board``      the metrics board: a dict in a process of its own, and how to attach to it
+``observing``  observers of a run: what they have to be, and what they are told
+=============  =======================================================================
 """
