@@ -6,7 +6,12 @@ from mpengine.records import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
+
+BOUNDS_S: Final = tuple(
+    [float(f"{step}e{power}") for power in range(-7, 4) for step in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)]
+)  # fmt: skip
+"""Upper bounds, in seconds, of the bins that item times are counted in; one more bin is for what takes longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,9 @@ class Backend(Protocol):
     run_id: int
     """The number of the run that goes on, or of the last one."""
 
+    keeps_times: bool
+    """Whether the runs that begin from now on are to keep the times of items, for observers."""
+
     on_record: Callable[[Logged, int, int], object]
     """Gets the log records of workers, each with worker and run number; in the thread that calls ``wait``."""
 

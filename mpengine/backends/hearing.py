@@ -96,4 +96,5 @@ def returned_from(
         tuple(map(failure_from, message.failures)),
         tuple(events.Tally(*tally) for tally in message.tallies),
         message.kill,
+        message.timing,
     )

@@ -65,4 +65,5 @@ def returned(
         tuple(map(failure_from, report.failures)),
         tuple(events.Tally(*tally.fields()) for tally in report.tallies),
         report.kill,
+        report.timing,
     )  # fmt: skip

@@ -50,6 +50,7 @@ class InlineBackend:
         self._options = options
         self.runs_user_code = False
         self.run_id = 0
+        self.keeps_times = False
         self.on_warning: Callable[[str], object] = lambda _: None
         self.on_record: Callable[[Logged, int, int], object] = lambda *_: None  # records go where they always go
         self._plan: Plan | None = None
@@ -126,6 +127,8 @@ class InlineBackend:
         key = (worker_id, number)
         if key not in self._chains:
             self._chains[key] = Chain(self._plan.chains[number].stages, worker_id)
+            if self.keeps_times:
+                self._chains[key].keep_times()
         return self._chains[key]
 
     def retire(self, worker_id: int, grace_s: float) -> None:  # noqa: ARG002 - nobody would be made to

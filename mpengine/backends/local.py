@@ -47,13 +47,17 @@ class LocalWorkers:
         plan: whose chains.
         codec: unpacks what comes from processes, and packs what goes to them.
         post: gets the events, from other threads.
+        keeps_times: whether observers want the times of items.
     """
 
-    def __init__(self, plan: Plan, codec: Codec, post: Callable[[events.Event], None]) -> None:
+    def __init__(
+        self, plan: Plan, codec: Codec, post: Callable[[events.Event], None], *, keeps_times: bool = False
+    ) -> None:  # fmt: skip
         """Start nothing yet."""
         self._plan = plan
         self._codec = codec
         self._post = post
+        self._keeps_times = keeps_times
         self._flag = CancelEvent(bytearray(1), 0)
         self._ended = threading.Condition()
         self._is_hurried = False
@@ -66,6 +70,7 @@ class LocalWorkers:
         site = Site(_Naming(), self._flag.is_set, self._flag.wait, self._flag.fileno())
         codec = PlainCodec() if self._plan.keeps_plain(chain) else self._codec
         worker = _LocalWorker(worker_id, chain, site, (self._codec, codec), self._tell, self._note_end)
+        worker.keeps_times = self._keeps_times
         self._workers[worker_id] = worker
         self._all.append(worker)
         worker.thread.start()
@@ -166,6 +171,7 @@ class _LocalWorker:
         self.inbox: queue.SimpleQueue[Dispatch | Resume | None] = queue.SimpleQueue()
         self.problems: list[str] = []
         self.has_ended = False
+        self.keeps_times = False
         self.thread = threading.Thread(target=self._serve, name=f"mpengine-{chain.kind}-{worker_id}", daemon=True)
 
     def _serve(self) -> None:
@@ -227,6 +233,8 @@ class _LocalWorker:
         try:
             if self._chain is None:
                 self._chain = Chain(self._plan.stages, self._worker_id)
+                if self.keeps_times:
+                    self._chain.keep_times()
         except BrokenStageError as broken:
             stage = self._plan.first_stage + broken.stage
             self._post(events.StageBroken(time.monotonic(), self._worker_id, stage, str(broken), broken.error))

@@ -60,6 +60,7 @@ class ProcessBackend:
         self._fleet: Fleet | None = None
         self._plan: Plan | None = None
         self.run_id = 0
+        self.keeps_times = False
         self._dumped: list[bytes] = []
         self._happened: list[events.Event] = []
         self._problems: list[str] = []
@@ -95,7 +96,7 @@ class ProcessBackend:
         if seats:
             from mpengine.backends.local import LocalWorkers  # a slow import, for stages that are no process's
 
-            self._local = LocalWorkers(plan, self.codec, self._post_local)
+            self._local = LocalWorkers(plan, self.codec, self._post_local, keeps_times=self.keeps_times)
         else:
             self._local = None
         self._plan = plan
@@ -129,7 +130,7 @@ class ProcessBackend:
     def _send_run(self, fleet: Fleet, link: Link) -> None:
         fleet.send(link, self._levels)
         taken = () if link.greeted else tuple([block.fields() for block in fleet.arena.taken(link.worker_id)])
-        fleet.send(link, messages.BeginRun(self.run_id, taken, self._dumped))
+        fleet.send(link, messages.BeginRun(self.run_id, self.keeps_times, taken, self._dumped))
 
     def dispatch(self, command: Dispatch) -> None:
         """See ``Backend``."""

@@ -162,6 +162,7 @@ class Run:
         """
         try:
             with sigpipe_blocked():
+                self.backend.keeps_times = self._teller is not None and self._teller.wants_times
                 try:
                     if self._journal is not None:
                         self._journal.open()

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from mpengine.metrics import BOUNDS_S
 from mpengine.monitor.observing import ItemFailed, RunCancelled
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.events import Progress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mpengine.scheduler.scheduler import Scheduler
 
 MAX_ENTRIES: Final = 50_000
+SLACK_S: Final = 0.001
 TEXT: Final = 1_000
 """An entry counts for one more for so many characters that it holds."""
 
@@ -110,7 +112,7 @@ class Tape:
         results = sum([chunk.count for chunk in event.chunks])
         return (
             REPORTED, event.at, event.worker_id, event.batch_id, known[2], event.progress.value, event.consumed,
-            results, event.tallies,
+            results, event.tallies, *checked_timing(event.timing, event.at, known[1]),
         )  # fmt: skip
 
     def _retire(self, command: commands.RetireWorker) -> None:
@@ -147,3 +149,31 @@ class Tape:
         dropped = self._dropped
         count, self._told_dropped = dropped - self._told_dropped, dropped
         return count
+
+
+def checked_timing(
+    timing: tuple[Any, ...], at: float, origin: Sequence[int]
+) -> tuple[float, float, tuple[Any, ...]]:  # fmt: skip
+    """Return when a report's items were begun and ended, and their times, the slowest by their source index.
+
+    A report is a worker's word, and a worker runs foreign code: what cannot be is left out (K9).
+
+    Args:
+        timing: as in ``ipc.messages.Returned``.
+        at: when the report came.
+        origin: the source index of each item of the batch's payload.
+    """
+    try:
+        begun_at, ended_at, times = timing
+        if not 0 < begun_at <= ended_at <= at + SLACK_S:
+            return 0.0, 0.0, ()
+        told = tuple([
+            (
+                tuple([(int(place), int(items)) for place, items in bins if 0 <= place <= len(BOUNDS_S)]),
+                tuple([(origin[position], float(seconds)) for position, seconds in slowest]),
+            )
+            for bins, slowest in times
+        ])  # fmt: skip
+    except (TypeError, ValueError, IndexError):
+        return 0.0, 0.0, ()
+    return begun_at, ended_at, told

@@ -176,17 +176,25 @@ class Teller:
 
     def _report(  # noqa: PLR0913, PLR0917 - what stands on the tape
         self, at: float, worker_id: int, batch_id: int, span: tuple[int, int], progress: str, items: int, results: int,
-        tallies: Sequence[events.Tally],
+        tallies: Sequence[events.Tally], begun_at: float, ended_at: float, times: Sequence[Any],
     ) -> observing.BatchReported:  # fmt: skip
+        if len(times) != len(tallies):
+            times = [((), ())] * len(tallies)
         told = tuple([
-            observing.StageTally(stage, tally.succeeded, tally.failed, tally.skipped, tally.retried, tally.busy_s)
-            for stage, tally in enumerate(tallies, span[0])
+            observing.StageTally(
+                stage, tally.succeeded, tally.failed, tally.skipped, tally.retried, tally.busy_s, bins, slowest
+            )
+            for stage, (tally, (bins, slowest)) in enumerate(zip(tallies, times, strict=True), span[0])
         ])  # fmt: skip
-        # It did this last, and it took as long as it says, but no longer than since its report before this one.
-        begun_at = max(self._begun_at.get(worker_id, at), at - sum([tally.busy_s for tally in tallies]))
-        self._begun_at[worker_id] = at
+        # No sooner than it was known to have done with what came before.
+        since = self._begun_at.get(worker_id, 0.0)
+        if not ended_at:  # nobody has looked: it did this last, and it took as long as it says
+            ended_at, begun_at = at, at - sum([tally.busy_s for tally in tallies])
+        ended_at = min(max(ended_at, since), at)
+        begun_at = min(max(begun_at, since), ended_at)
+        self._begun_at[worker_id] = ended_at
         return observing.BatchReported(
-            at, worker_id, batch_id, span, progress, items, results, begun_at, at, told
+            at, worker_id, batch_id, span, progress, items, results, begun_at, ended_at, told
         )  # fmt: skip
 
     def _ending(self, event: events.WorkerDied, was_retired: bool, held: tuple[int, ...]) -> observing.WorkerEnded:  # noqa: FBT001 - as it stands on the tape

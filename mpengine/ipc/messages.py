@@ -38,10 +38,12 @@ class ProtocolError(EngineError):
 class BeginRun:
     """To a worker: a run begins; the payload holds its chains.
 
-    ``taken`` are the fields of blocks of its region that are in use; see ``arena.Block``.
+    ``taken`` are the fields of blocks of its region that are in use; see ``arena.Block``.  ``keeps_times`` is whether
+    somebody wants to know the times of items.
     """
 
     run_id: int
+    keeps_times: bool
     taken: tuple[tuple[Any, ...], ...]
     payloads: Sequence[Buffer] = ()
 
@@ -99,7 +101,8 @@ class Returned:
     """From a worker: how far it is with a batch, and what came of it; see ``scheduler.events.BatchReturned``.
 
     ``chunks`` are (count, first, positions as bytes of unsigned ints or None), one for each payload; ``failures`` are
-    the fields of ``scheduler.events.Failure``; ``tallies`` those of ``Tally``.
+    the fields of ``scheduler.events.Failure``; ``tallies`` those of ``Tally``.  ``timing`` is empty, or when this was
+    begun, when it was through, and for each stage the times of items, as in ``worker.stopwatch``.
     """
 
     batch_id: int
@@ -110,6 +113,7 @@ class Returned:
     failures: tuple[tuple[Any, ...], ...]
     tallies: tuple[tuple[int, int, int, int, float], ...]
     kill: str | None
+    timing: tuple[Any, ...]
     payloads: Sequence[Buffer] = ()
 
 

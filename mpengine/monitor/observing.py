@@ -15,8 +15,7 @@ O4. A record is frozen and holds plain values: numbers, texts, tuples.  Nobody's
 
 from __future__ import annotations
 
-import bisect
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mpengine.records import dataclass
 
@@ -25,15 +24,6 @@ if TYPE_CHECKING:
 
     from mpengine.metrics import Snapshot
     from mpengine.results import Err, Ok
-
-STEPS: Final = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
-BOUNDS_S: Final = tuple(float(f"{step}e{power}") for power in range(-7, 4) for step in STEPS)
-"""Upper bounds, in seconds, of the bins that item times are counted in; one more bin is for what takes longer."""
-
-
-def bin_of(seconds: float) -> int:
-    """Return the number of the bin that so many seconds fall into."""
-    return bisect.bisect_left(BOUNDS_S, seconds)
 
 
 class Observer(Protocol):
@@ -169,8 +159,8 @@ class StageTally:
         skipped: items that it filtered out.
         retried: further attempts.
         busy_s: seconds in its function.
-        times: (bin, items) of the seconds that items took, as in ``BOUNDS_S``.  An item that ran by itself counts with
-            its own time; those that ran in a slice, in a list or side by side count with their mean.
+        times: (bin, items) of the seconds that items took, with the bins of ``metrics.BOUNDS_S``.  An item that ran by
+            itself counts with its own time; those that ran in a slice, in a list or side by side with their mean.
         slowest: (source index, seconds) of items that are among the slowest of their worker so far.
     """
 

@@ -283,6 +283,7 @@ class BatchReturned:
         failures: items that failed for good; their places count in ``consumed``.
         tallies: figures of each stage of the chain.
         kill: the reason that a ``KillSwitch`` gave; None without one.
+        timing: for observers, as in ``ipc.messages.Returned``; never looked into.
     """
 
     at: float
@@ -295,6 +296,7 @@ class BatchReturned:
     failures: tuple[Failure, ...] = ()
     tallies: tuple[Tally, ...] = ()
     kill: str | None = None
+    timing: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

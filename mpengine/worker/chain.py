@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mpengine.policies import Retry
     from mpengine.stages import Stage
     from mpengine.worker.slices import Slicer
+    from mpengine.worker.stopwatch import Stopwatch
 else:
     Protocol = object
 
@@ -169,12 +170,19 @@ class Chain:
         self.steps: list[Step] = []
         self.item_s: float | None = None  # what an item has cost lately; None before anything is known
         self.slicer: Slicer | None = None  # made when items are so cheap that they are run in slices
+        self.watches: list[Stopwatch] | None = None  # of each stage; None where nobody wants the times of items
         for number, stage in enumerate(stages):
             try:
                 self.steps.append(Step(stage, worker_id))
             except Exception as error:
                 self.close()
                 raise BrokenStageError(number, error) from error
+
+    def keep_times(self) -> None:
+        """Keep the times of items from now on."""
+        from mpengine.worker.stopwatch import Stopwatch  # for those who are observed
+
+        self.watches = [Stopwatch() for _ in self.steps]
 
     @property
     def fans_out(self) -> bool:

@@ -80,6 +80,7 @@ class Job:
         """Begin with nothing done."""
         self._had_s = 0.0
         self._chain = chain
+        self._watches = chain.watches
         self._items = items
         self._window = window
         self._position = window.lo
@@ -119,6 +120,8 @@ class Job:
             self._had_s += passed_s
             self._learn(passed_s, self._position - before)
         report.consumed = self._position - before
+        if self._watches is not None:
+            report.timing = (began, began + passed_s, tuple([watch.take() for watch in self._watches]))
         if self._position >= self._hi and self._stream is None:
             report.progress = DONE
         elif self._can_give_back and report.consumed:
@@ -207,7 +210,10 @@ class Job:
             except (Killed, Stopped):
                 pass_on(report, stage, -1)  # the item stays where it is, so no report may say that it went on
                 raise
-            tally.busy_s += time.perf_counter() - began
+            passed_s = time.perf_counter() - began
+            tally.busy_s += passed_s
+            if self._watches is not None:
+                self._watches[stage].note(position, passed_s)
             tally.retried += attempts - before - 1
             if error is not None:
                 report.fail(position, stage, error, item, attempts)
@@ -239,7 +245,7 @@ class Job:
             found, retried = call_group(self._chain.steps[0], items, self._site, self._attempts(start, 0))
             report.tallies[0].retried += retried
             outcomes = dict(zip(places, found, strict=True))
-        report.tallies[0].busy_s += time.perf_counter() - began
+        self._note_together(report, stop - start, time.perf_counter() - began)
         for place in range(start, stop):
             self._settle(report, place, outcomes.get(place))
         self._position = stop
@@ -254,11 +260,17 @@ class Job:
             self._begin_item(self._position)
         began = time.perf_counter()
         outcomes = coroutines.go_on(self._waiting, self._position, until)
-        report.tallies[0].busy_s += time.perf_counter() - began
+        self._note_together(report, len(outcomes), time.perf_counter() - began)
         for outcome in outcomes:
             report.tallies[0].retried += outcome[2] - 1 - self._attempts(self._position, 0)
             self._settle(report, self._position, outcome)
             self._position += 1
+
+    def _note_together(self, report: Report, items: int, seconds: float) -> None:
+        """Book the time that the items of a chain of one stage have taken together."""
+        report.tallies[0].busy_s += seconds
+        if self._watches is not None:
+            self._watches[0].note_mean(items, seconds)
 
     def _settle(self, report: Report, position: int, outcome: Outcome | None) -> None:
         """Book what became of an item in a chain of one stage; None: it could not be unpickled."""
@@ -290,6 +302,9 @@ class Job:
             whole.skipped += part.skipped
             whole.retried += part.retried
             whole.busy_s += part.busy_s
+        if self._watches is not None:
+            for watch, part in zip(self._watches, sliced.tallies, strict=True):
+                watch.note_mean(part.succeeded + part.failed + part.skipped, part.busy_s)
         report.failures += sliced.failures
         report.add_all(sliced.values, sliced.places)
         self._position = stop
@@ -321,7 +336,11 @@ class Job:
         try:
             ended = stream.fill(report, position, last, until, budget)
         finally:
-            report.tallies[last].busy_s += time.perf_counter() - began
+            passed_s = time.perf_counter() - began
+            report.tallies[last].busy_s += passed_s
+            stream.busy_s += passed_s
+        if ended and self._watches is not None:
+            self._watches[last].note(position, stream.busy_s)
         if not ended:
             report.progress = SUSPENDED if len(report.results) >= budget else MORE
             return False

@@ -99,6 +99,7 @@ class Worker:
         self._dumped: Sequence[messages.Buffer] = ()
         self._chains: dict[int, Chain] = {}
         self._suspended: dict[int, Job] = {}
+        self._keeps_times = False
         self._batches = 0
 
     def serve(self) -> None:
@@ -116,6 +117,7 @@ class Worker:
                     self._work(message.batch_id, job, message.budget, message.out_size)
                 case messages.BeginRun():
                     self._dumped = message.payloads
+                    self._keeps_times = message.keeps_times
                     self._loans.begin(message.taken)
                 case messages.SetLevels():
                     logwatch.set_levels(message)
@@ -204,6 +206,8 @@ class Worker:
             except Exception as error:
                 raise BrokenStageError(0, error) from error
             chain = self._chains[number] = Chain(stages, self._worker_id)
+            if self._keeps_times:
+                chain.keep_times()
         return chain
 
     def _end_run(self) -> list[str]:
@@ -230,6 +234,7 @@ def _returned(
         tuple(map(pickled, report.failures)),
         tuple([tally.fields() for tally in report.tallies]),
         report.kill,
+        report.timing,
         payloads,
     )
 

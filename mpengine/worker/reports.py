@@ -40,6 +40,7 @@ class Report:
     progress: str = MORE
     kill: str | None = None
     abandoned: bool = False
+    timing: tuple[Any, ...] = ()  # as in messages.Returned
 
     def add(self, value: object, position: int) -> None:
         """Note the result of the item at ``position``."""

@@ -41,6 +41,7 @@ class Stream:
         self._attempts = attempts
         self._spent_s = 0.0  # on this attempt
         self._given = 0
+        self.busy_s = 0.0  # in all, for whoever wants to know how long the item took
         self._iterator: Iterator[Any] | None = None
 
     @property

@@ -7,6 +7,7 @@ import pytest
 
 from mpengine import Engine, ErrorPolicy, stage
 from mpengine.coordinator import tape, telling
+from mpengine.metrics import BOUNDS_S
 from mpengine.monitor import observing
 
 
@@ -188,3 +189,73 @@ def test_a_cancelled_run_tells_why():
 
     assert [record.reason for record in recorder.of(observing.RunCancelled)] == ["seen enough"]
     assert recorder.records[-1].result.reason == "seen enough"
+
+
+def test_item_times_are_kept_for_those_who_want_them():
+    class Timing(Recorder):
+        wants_times = True
+
+    def wait(number):
+        time.sleep(0.002 if number == 5 else 0.0002)
+        return number
+
+    timing, recorder = Timing(), Recorder()
+    for observer in (timing, recorder):
+        Engine(1, observers=[observer], backend="inline").run([range(20), wait])
+
+    reported = timing.of(observing.BatchReported)
+    bins = [bin_ for record in reported for bin_ in record.tallies[0].times]
+    assert sum(items for _, items in bins) == 20
+    assert all(BOUNDS_S[place] >= 0.0002 for place, _ in bins)
+    slowest = max((seconds, index) for record in reported for index, seconds in record.tallies[0].slowest)
+    assert slowest[0] >= 0.0002
+    assert {index for record in reported for index, _ in record.tallies[0].slowest} == set(range(20))
+    assert all(record.tallies[0].times == () for record in recorder.of(observing.BatchReported))
+
+
+@pytest.mark.slow
+def test_every_kind_of_stage_tells_the_times_of_all_its_items():
+    class Timing(Recorder):
+        wants_times = True
+
+    @stage(batch=7)
+    def in_lists(numbers):
+        return numbers
+
+    @stage(kind="thread")
+    def in_threads(number):
+        return number
+
+    @stage(concurrency=3)
+    async def side_by_side(number):
+        return number
+
+    def many(number):
+        yield from [number] * 3
+
+    def quick(number):
+        return number
+
+    timing = Timing()
+    stages = [in_lists, side_by_side, in_threads, quick, many]
+    result = Engine(2, observers=[timing]).run([range(300), *stages])
+
+    counted = dict.fromkeys(range(5), 0)
+    for record in timing.of(observing.BatchReported):
+        for tally in record.tallies:
+            counted[tally.stage] += sum(items for _, items in tally.times)
+    assert counted == {number: book.processed for number, book in enumerate(result.report.snapshot.stages)}
+
+
+def test_what_a_worker_says_of_times_is_checked():
+    good = ((((3, 1),), ((0, 0.25),)),)
+    told = [
+        tape.checked_timing(timing, at=10.0, origin=[40, 41])
+        for timing in [
+            (1.0, 2.0, good), (), (2.0, 1.0, good), (1.0, 99.0, good), (1.0, 2.0, ((((3, 1),), ((7, 0.25),)),)),
+            (1.0, 2.0, 5), ("a", 2.0, good), (1.0, 2.0, (((("x", 1),), ()),)),
+        ]
+    ]  # fmt: skip
+
+    nothing = (0.0, 0.0, ())
+    assert told == [(1.0, 2.0, ((((3, 1),), ((40, 0.25),)),)), *[nothing] * 7]

@@ -10,8 +10,8 @@ from mpengine.ipc import messages
 from mpengine.ipc.messages import ProtocolError, decode, encode, frame_size
 
 EXAMPLES = [
-    messages.BeginRun(3, ((0, 1, 2, 3, (4,)),), [b"chain 0", b"", b"chain 2"]),
-    messages.BeginRun(3, (), []),
+    messages.BeginRun(3, True, ((0, 1, 2, 3, (4,)),), [b"chain 0", b"", b"chain 2"]),
+    messages.BeginRun(3, False, (), []),
     messages.RunBatch(1, 2, 3, 4, 5, True, 7, 8, (0, 0), (), [b"x" * 1000]),
     messages.ResumeBatch(2**40, 16, 1024),
     messages.EndRun(3),
@@ -19,9 +19,9 @@ EXAMPLES = [
     messages.Hello(4_000_000),
     messages.Returned(
         1, "more", 2, 3, ((2, 0, None), (1, 5, b"\5\0\0\0")), ((1, 0, "E: \udcff", b"p", "r", "t", 1, False),),
-        ((1, 0, 0, 0, 0.5),), None, [b"a", memoryview(b"bc")],
+        ((1, 0, 0, 0, 0.5),), None, (0.5, 0.75, ((((3, 1),), ((0, 0.25),)),)), [b"a", memoryview(b"bc")],
     ),
-    messages.Returned(1, "done", 0, 0, (), (), (), "why", []),
+    messages.Returned(1, "done", 0, 0, (), (), (), "why", (), []),
     messages.Broken(0, 1, "summary", "traceback", None),
     messages.Broken(0, 1, "summary", "traceback", b"pickled"),
     messages.RunEnded(3, ("a", "b")),

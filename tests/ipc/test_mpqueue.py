@@ -191,7 +191,7 @@ def test_a_payload_of_more_than_two_gigabytes_passes_whole(monkeypatch):
     monkeypatch.setattr(os, "readv", readv)
     monkeypatch.setattr(mpqueue, "bytearray", lambda count: mmap.mmap(-1, count), raising=False)  # else all is zeroed
     with mmap.mmap(-1, size) as content, memoryview(content) as payload:
-        MPQueue(writer_fd=1).put(BeginRun(1, (), [payload]))
+        MPQueue(writer_fd=1).put(BeginRun(1, False, (), [payload]))
     message = MPQueue(reader_fd=1).get()
     assert [len(payload) for payload in message.payloads] == [size]
     assert sum(sent) == sum(received) == size + len(head)
