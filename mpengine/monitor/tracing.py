@@ -62,7 +62,8 @@ class TraceFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """See that the file can be written; nothing of it is lost yet."""
         self.path = os.fspath(path)
-        os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        # A pipe that nobody reads is refused, not waited for.
+        os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666))
         self._file: FileIO | None = None
         self._lead = ""
         self._runs = 0
@@ -123,6 +124,11 @@ class TraceFile:
             case WorkerStarted(at, worker_id, pid):
                 yield from self._name(worker_id)
                 yield self._instant(at, worker_id, "started", {"pid": pid})
+            case _:
+                yield from self._moments(record)
+
+    def _moments(self, record: Record) -> Iterator[Event]:
+        match record:
             case WorkerEnded(at, worker_id, pid, how):
                 name = "left" if record.was_retired else "died"
                 held = {"pid": pid, "how": how, "peak_rss": record.peak_rss, "batches": list(record.batches)}
@@ -134,8 +140,10 @@ class TraceFile:
             case RecordsDropped(at, count):
                 yield self._instant(at, None, "records dropped", {"count": count})
             case RunEnded(at, result):
-                reason = None if result.is_ok else result.reason[:MAX_TEXT]
-                yield self._instant(at, None, "ended", {"ok": result.is_ok, "reason": reason})
+                facts: Event = {"ok": result.is_ok}
+                if not result.is_ok:
+                    facts["reason"] = result.reason[:MAX_TEXT]
+                yield self._instant(at, None, "ended", facts)
             case _:
                 pass
 
@@ -197,7 +205,7 @@ class TraceFile:
     def _meta(self, name: str, track: int, args: Event) -> Event:
         return {"ph": "M", "name": name, "pid": self._pid, "tid": track, "args": args}
 
-    def _slice(self, worker_id: int, name: str, category: str, begin: float, end: float, args: Event) -> Event:  # noqa: PLR0913, PLR0917 - what a slice is
+    def _slice(self, worker_id: int, name: str, category: str, begin: float, end: float, args: Event) -> Event:
         return {
             "ph": "X", "name": name, "cat": category, "pid": self._pid, "tid": _track(worker_id),
             "ts": round(begin, 3), "dur": round(round(end, 3) - round(begin, 3), 3), "args": args,
