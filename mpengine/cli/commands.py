@@ -17,6 +17,7 @@ from mpengine.cli.running import FAILED, Options, perform
 from mpengine.cli.signals import StoppedError
 from mpengine.cli.speech import give_up_broken_streams, in_one_line, say
 from mpengine.cli.streams import STANDARD, open_sink, prints_diverted, write_tables
+from mpengine.cli.watchers import AddressType
 from mpengine.errors import EngineError, PipelineError
 from mpengine.sinks import SinkClosedError
 
@@ -138,6 +139,14 @@ _OPTIONS = (
     click.option("--retry-failed", is_flag=True, help="Resume, and run again what has failed."),
     click.option("--force", is_flag=True, help="Resume, though the stages or the output are others than before."),
     click.option("--key", metavar="PKG.MOD:FN", help="What the journal calls an item; default: a hash of it."),
+    click.option("--trace", type=_PATH, metavar="FILE", help="Write a trace of the run, which Perfetto opens."),
+    click.option("--report", type=_PATH, metavar="FILE", help="Write a page about the run (HTML) when it is over."),
+    click.option(
+        "--metrics-port",
+        type=AddressType(),
+        metavar="[HOST:]PORT",
+        help="Serve figures for Prometheus, at 127.0.0.1 by default, while the run goes on.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor the table at the end."),
 )
 

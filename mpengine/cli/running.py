@@ -15,15 +15,17 @@ from mpengine.cli.journals import open_journal
 from mpengine.cli.progress import Progress, choose_screen
 from mpengine.cli.signals import Signals, StoppedError
 from mpengine.cli.streams import open_sink, open_source, prints_diverted
+from mpengine.cli.watchers import watchers
 from mpengine.errors import JournalError
 from mpengine.sinks import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from mpengine.cli.gauge import Reading
     from mpengine.engine import Engine
+    from mpengine.monitor.observing import Observer
     from mpengine.pipeline import Pipeline
     from mpengine.results import Err, Ok
     from mpengine.sinks import JsonLinesSink
@@ -49,6 +51,10 @@ class Options:
     retry_failed: bool = False
     force: bool = False
     key: Callable[[Any], Any] | None = None
+    trace: Path | None = None
+    report: Path | None = None
+    metrics_port: tuple[str | None, int] | None = None
+    keep_output: int = 0
 
 
 def perform(pipeline: Pipeline, options: Options, summary: Callable[[list[Any]], Any] | None = None) -> int:
@@ -72,8 +78,12 @@ def perform(pipeline: Pipeline, options: Options, summary: Callable[[list[Any]],
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(options.input)) if options.input else None
         sink = open_sink(options.output, source)
+        with contextlib.ExitStack() as on_error:
+            on_error.enter_context(sink)
+            observers = stack.enter_context(watchers(options))
+            on_error.pop_all()
         stack.enter_context(prints_diverted())
-        result = _stream(pipeline, source, sink, values if summary else None, options)
+        result = _stream(pipeline, source, sink, values if summary else None, options, observers)
         is_well = tell(result, quiet=options.quiet)
         if summary and result.is_ok:
             is_well = summarise(summary, values) and is_well
@@ -86,6 +96,7 @@ def _stream(
     sink: JsonLinesSink,
     kept: list[Any] | None,
     options: Options,
+    observers: Sequence[Observer] = (),
 ) -> Ok | Err:
     """Run ``pipeline`` and write what comes out; keep it too, if there is a list for it."""
     from mpengine.engine import Engine
@@ -102,6 +113,7 @@ def _stream(
                 ordered=not options.unordered,
                 on_error=options.on_error,
                 backend=options.backend,
+                observers=observers,
             ) as engine,
             Signals(engine, source) as signals,
             Progress(screen, _reader(engine, pipeline, source)),  # until the last worker has stopped

@@ -1,7 +1,12 @@
 """What other programs see of a run.
 
-=============  =======================================================================
-``board``      the metrics board: a dict in a process of its own, and how to attach to it
-``observing``  observers of a run: what they have to be, and what they are told
-=============  =======================================================================
+==============  =======================================================================
+``board``       the metrics board: a dict in a process of its own, and how to attach to it
+``observing``   observers of a run: what they have to be, and what they are told
+``tracing``     a run as a trace for Perfetto
+``reporting``   a run as one page: what is gathered for it
+``pages``       that page, as HTML
+``drawing``     its drawings, as SVG
+``prometheus``  figures for Prometheus, over HTTP
+==============  =======================================================================
 """
