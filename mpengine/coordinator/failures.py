@@ -70,7 +70,7 @@ class Failures:
         name = self._names[report.stage]
         self._scribe.note(
             WARNING, "stage %r: item %d failed: %s%s", name, report.index, report.failure.summary, more,
-            stage=name, worker_id=report.worker_id,
+            stage=name, worker_id=report.worker_id, index=report.index,
         )  # fmt: skip
 
     def tell_held_back(self) -> None:

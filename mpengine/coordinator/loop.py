@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from mpengine.coordinator.journaling import RunNotes
     from mpengine.coordinator.scribe import Scribe
     from mpengine.coordinator.tape import Tape
+    from mpengine.coordinator.telling import Teller
+    from mpengine.ipc.messages import Logged
+    from mpengine.monitor.observing import Observer
     from mpengine.plan import Plan
     from mpengine.scheduler.scheduler import Scheduler
 
@@ -67,7 +70,7 @@ class Coordinator:
         self._scheduler = scheduler
         self._backend = backend
         self._scribe = scribe
-        backend.on_record = scribe.hand_on
+        backend.on_record = self._hand_on
         backend.on_warning = lambda story: scribe.note(WARNING, "%s", story)
         self._feed: Feed | None = None
         self._handlers: Handlers | None = None
@@ -88,6 +91,16 @@ class Coordinator:
         self._mailbox.append(event)
         if self._rings or isinstance(event, events.CancelRequested | events.HandlerReturned):
             self._backend.wake()
+
+    def observed_by(self, observers: Sequence[Observer]) -> Teller | None:
+        """Note from now on what observers are to be told; return who tells them, None where there are none."""
+        if not observers:
+            return None
+        from mpengine.coordinator.telling import Teller  # for those who are observed
+
+        teller = Teller(observers, self._scheduler, self._backend, self.snapshots.take, self._scribe)
+        self.tape = teller.tape
+        return teller
 
     def start(self, feed: Feed, handlers: Handlers, grace_s: float = 0.0) -> None:
         """Begin the run, with ``feed`` as its source, and ``handlers`` for items that fail under SIDE."""
@@ -202,6 +215,15 @@ class Coordinator:
 
     # ------------------------------------------------------------------ inside
 
+    def _hand_on(self, logged: Logged, worker_id: int, run_id: int) -> None:
+        """Have logged what a worker has sent; its batch is still out, for its report comes later."""
+        index = None
+        if logged.batch_id is not None and logged.position is not None:
+            batch = self._scheduler.stock.batches.get(logged.batch_id)
+            if batch is not None and 0 <= logged.position < len(batch.origin):
+                index = batch.origin[logged.position]
+        self._scribe.hand_on(logged, worker_id, run_id, index)
+
     def _until_later(self) -> float | None:
         due = [
             at for at in (self._scheduler.look_again_at, self._later[0][0] if self._later else None) if at is not None
@@ -233,7 +255,7 @@ class Coordinator:
                 else:
                     self._backend.start_worker(worker_id)
             case commands.KillWorker(worker_id, why):
-                self._scribe.note(ERROR, "worker %d is ended: %s", worker_id, why)
+                self._scribe.note(ERROR, "worker %d is ended: %s", worker_id, why, worker_id=worker_id)
                 self._backend.kill(worker_id)
             case commands.RetireWorker(worker_id):
                 self._backend.retire(worker_id, self._grace_s)

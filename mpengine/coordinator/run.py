@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from mpengine.backends.headstart import HeadStart
     from mpengine.coordinator.journaling import RunNotes
     from mpengine.coordinator.runoptions import RunOptions
-    from mpengine.coordinator.telling import Teller
     from mpengine.metrics import Snapshot
     from mpengine.plan import Plan
     from mpengine.scheduler.commands import SettleItems
@@ -91,12 +90,7 @@ class Run:
         self._scheduler = Scheduler(plan, settings)
         self._coordinator = Coordinator(plan, self._scheduler, backend, options.scribe)
         self._coordinator.notes = self._journal
-        self._teller: Teller | None = None
-        if options.observers:
-            from mpengine.coordinator.telling import Teller  # for those who want to be told
-
-            self._teller = Teller(options.observers, self._scheduler, backend, self.snapshot, options.scribe)
-            self._coordinator.tape = self._teller.tape
+        self._teller = self._coordinator.observed_by(options.observers)
         codec = PlainCodec() if plan.begins_plain else backend.codec
         self._feed = feed_of(source, codec, self._coordinator.post, in_caller=backend.in_caller, packer=packer)
         make_handlers = InlineHandlers if backend.in_caller else ThreadedHandlers
@@ -167,6 +161,7 @@ class Run:
                     if self._journal is not None:
                         self._journal.open()
                     self.backend.begin(self._plan)
+                    self._options.scribe.run_id = self.backend.run_id
                 except BaseException as error:
                     if self._journal is not None:
                         self._journal.finish("did not begin")

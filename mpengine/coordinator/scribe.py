@@ -49,6 +49,8 @@ class Note:
     args: tuple[object, ...]
     stage: str | None
     worker_id: int | None
+    run_id: int | None
+    index: int | None
     created: float
 
 
@@ -59,14 +61,20 @@ class Parcel:
     logged: Logged
     worker_id: int
     run_id: int
+    index: int | None
 
 
 class Scribe:
-    """Logs for one engine."""
+    """Logs for one engine.
+
+    Attributes:
+        run_id: the number of the run that goes on, or of the last one; None before the first.
+    """
 
     def __init__(self) -> None:
         """Start nothing yet."""
         self._changed = threading.Condition(threading.RLock())  # the collector may log in between
+        self.run_id: int | None = None
         # Under the condition's lock:
         self._entries: deque[tuple[Note | Parcel, int]] = deque()
         self._chars = 0
@@ -82,8 +90,9 @@ class Scribe:
     # ------------------------------------------------------------------ from anywhere
 
     def note(
-        self, level: int, text: str, *args: object, stage: str | None = None, worker_id: int | None = None
-    ) -> None:
+        self, level: int, text: str, *args: object,
+        stage: str | None = None, worker_id: int | None = None, index: int | None = None,
+    ) -> None:  # fmt: skip
         """Log a line of the engine's own.
 
         Args:
@@ -92,15 +101,16 @@ class Scribe:
             args: plain strings and numbers.
             stage: what becomes ``record.stage``.
             worker_id: what becomes ``record.worker_id``.
+            index: what becomes ``record.item_index``.
         """
         weight = len(text) + sum(len(arg) for arg in args if isinstance(arg, str))
-        self._add(Note(level, text, args, stage, worker_id, time.time()), weight)
+        self._add(Note(level, text, args, stage, worker_id, self.run_id, index, time.time()), weight)
 
-    def hand_on(self, logged: Logged, worker_id: int, run_id: int) -> None:
-        """Log what a worker has sent."""
+    def hand_on(self, logged: Logged, worker_id: int, run_id: int, index: int | None = None) -> None:
+        """Log what a worker has sent, perhaps while it was at the source's item ``index``."""
         extra = sum(len(value) for _, value in logged.extra if isinstance(value, str))
         weight = len(logged.message) + len(logged.exc_text or "") + len(logged.stack or "") + extra
-        self._add(Parcel(logged, worker_id, run_id), weight)
+        self._add(Parcel(logged, worker_id, run_id, index), weight)
 
     def _add(self, entry: Note | Parcel, weight: int) -> None:
         with self._changed:
@@ -176,7 +186,7 @@ class Scribe:
             dropped, self._dropped = self._dropped, 0
             text = "%d log record%s dropped: handlers do not keep up"
             args = (dropped, " was" if dropped == 1 else "s were")
-            return Note(WARNING, text, args, None, None, time.time())
+            return Note(WARNING, text, args, None, None, self.run_id, None, time.time())
         entry, weight = self._entries.popleft()
         self._chars -= weight
         return entry
@@ -203,7 +213,9 @@ def _write_note(note: Note) -> None:
     if logger.isEnabledFor(note.level):
         record = logger.makeRecord(_NAME, note.level, __file__, 0, note.text, note.args, None)
         _date(record, note.created)
-        vars(record).update(stage=note.stage, worker_id=note.worker_id, run_id=None)
+        vars(record).update(
+            stage=note.stage, worker_id=note.worker_id, run_id=note.run_id, item_index=note.index
+        )  # fmt: skip
         logger.handle(record)
 
 
@@ -232,6 +244,7 @@ def _write_parcel(parcel: Parcel) -> None:
         stage=logged.stage,
         worker_id=parcel.worker_id,
         run_id=parcel.run_id,
+        item_index=parcel.index,
     )
     _date(record, logged.created)
     logging.getLogger(logged.name).handle(record)

@@ -166,7 +166,8 @@ class SetLevels:
 class Logged:
     """From a worker: a log record, formatted as far as that needs the worker.
 
-    ``stage`` is the stage that was under way; ``extra`` are (name, value) of what the caller has added, plain values.
+    ``stage`` is the stage that was under way; ``extra`` are (name, value) of what the caller has added, plain values;
+    ``batch_id`` and ``position`` name the item that was under way, where that can be told.
     """
 
     name: str
@@ -185,6 +186,8 @@ class Logged:
     process_name: str
     stage: str | None
     extra: tuple[tuple[str, Any], ...]
+    batch_id: int | None = None
+    position: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no pair of a name and a plain value (M2)."""
@@ -224,6 +227,7 @@ _FIELDS: Final = {kind: tuple(f.name for f in fields(kind) if f.name != "payload
 _META: Final = {kind: attrgetter(*names) for kind, names in _FIELDS.items() if len(names) > 1}
 _BY_TEXT: Final = {
     "int": int, "str": str, "bool": bool, "float": float, "bytes | None": bytes, "str | None": str,
+    "int | None": int,
 }  # fmt: skip
 _TYPES: Final = {
     kind: tuple((_BY_TEXT.get(str(f.type), tuple), "None" in str(f.type)) for f in fields(kind) if f.name != "payloads")

@@ -6,8 +6,9 @@ its handlers are taken off, or each line would come twice.
 R1. A record is made plain here: message formatted, traceback as text, arguments dropped.  What cannot be formatted is
     sent as such; nothing of that is the stage's error.
 R2. The parent tells which levels anybody wants; others end in ``Logger.isEnabledFor``, as without an engine.
-R3. Which stage is under way is looked up in the stack when somebody logs.  Nobody notes it beforehand: an item of
-    which nothing is logged costs nothing.
+R3. Which stage and which item are under way is looked up in the stack when somebody logs.  Nobody notes it beforehand:
+    an item of which nothing is logged costs nothing.  Items that run together, in a list or side by side, are not told
+    apart.
 R4. A process that user code forks from a worker does not use the worker's outbox.
 """
 
@@ -24,7 +25,7 @@ from mpengine.worker.chain import Step, summarize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import FrameType
     from typing import Any, Final
 
@@ -126,6 +127,7 @@ def to_message(record: logging.LogRecord) -> Logged:
         raise  # as in the standard library: only its catcher has room to do something about it
     except Exception as error:  # noqa: BLE001 - arguments are the user's; the record says what is wrong with them
         message, exc_text = f"{bounded_repr(record.msg)} (does not format: {summarize(error)})", None
+    stage, batch_id, position = under_way()
     return Logged(
         name=_text(record.name),
         level=int(record.levelno or 0),
@@ -141,8 +143,10 @@ def to_message(record: logging.LogRecord) -> Logged:
         thread_name=_text(record.threadName),
         process=int(record.process or os.getpid()),
         process_name=_text(record.processName),
-        stage=stage_under_way(),
+        stage=stage,
         extra=tuple(_extra(record)),
+        batch_id=batch_id,
+        position=position,
     )
 
 
@@ -165,24 +169,47 @@ def _extra(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
             yield str(name), value if is_plain(value) else bounded_repr(value)
 
 
-# ---------------------------------------------------------------------- which stage
+# ---------------------------------------------------------------------- which stage, which item
+
+Whereabouts = tuple[str | None, int | None, int | None]
+"""Name of a stage, number of a batch, place of an item in the batch's payload; None for what is not known."""
 
 
-def stage_under_way() -> str | None:
-    """Return the name of the stage whose function the main thread is in; None when it is in none (R3)."""
+def under_way() -> Whereabouts:
+    """Return what the main thread is at (R3)."""
     frames = sys._current_frames()  # noqa: SLF001 - documented; the underscore warns of what it is used for
-    return stage_of(frames.get(threading.main_thread().ident or 0))
+    return whereabouts(frames.get(threading.main_thread().ident or 0))
 
 
-def stage_of(frame: FrameType | None) -> str | None:
-    """Return the name of the stage that ``frame`` was called by, at whatever distance."""
-    while frame is not None:
+def whereabouts(frame: FrameType | None) -> Whereabouts:
+    """Return the stage and the item that ``frame`` was called for, at whatever distance."""
+    stage: str | None = None
+    batch_id = position = None
+    while frame is not None and batch_id is None:
         if str(frame.f_globals.get("__name__", "")).startswith("mpengine.worker."):
-            for value in frame.f_locals.values():
-                step = value
-                if str(type(value).__module__).startswith("mpengine.worker."):  # ours: no user code is asked for it
-                    step = getattr(value, "_step", value)
-                if issubclass(type(step), Step):
-                    return getattr(step, "name", None)
+            known = frame.f_locals
+            if stage is None:
+                stage = _stage_in(known)
+            match frame.f_code.co_name:
+                case "_through" | "_run_stream" if position is None:
+                    position = known.get("position")
+                case "map_slice":
+                    done = len(known["results"]) if "results" in known else 0
+                    position = known["positions"][done] if done < len(known["positions"]) else None
+                case "_work":
+                    batch_id = known.get("batch_id")
+                case _:
+                    pass
         frame = frame.f_back
+    return (stage, batch_id, position) if stage is not None and position is not None else (stage, None, None)
+
+
+def _stage_in(known: Mapping[str, Any]) -> str | None:
+    for value in known.values():
+        step = value
+        if str(type(value).__module__).startswith("mpengine.worker."):  # ours: no user code is asked for it
+            step = getattr(value, "_step", value)
+        if issubclass(type(step), Step):
+            name: str | None = getattr(step, "name", None)
+            return name
     return None

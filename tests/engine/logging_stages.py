@@ -24,6 +24,34 @@ def say_more(x):
     return x
 
 
+@stage(on_error="drop")
+def drop_and_say(x):
+    """Be quick enough for slices, in which some fail and some are filtered out."""
+    if x % 100 == 7:
+        raise ValueError(x)
+    if x % 100 == 8:
+        return SKIP
+    if x % 100 == 9:
+        log.warning("%d", x)
+    return x
+
+
+def double(x):
+    return 2 * x
+
+
+def say_and_give(x):
+    yield x
+    if x % 1000 == 0:
+        log.warning("%d", x // 2)
+    yield x
+
+
+@stage(on_error="drop")
+def invert(x):
+    return 1 / x
+
+
 def all_levels(x):
     log.debug("debug")
     log.info("info")

@@ -107,6 +107,7 @@ def test_records_arrive_once_and_say_where_they_are_from(start_method, make_engi
     assert len({record.run_id for record in collected.records}) == 1
     assert {record.process for record in collected.records}.isdisjoint({os.getpid()})
     assert {record.item for record in collected.records if hasattr(record, "item")} == set(range(20))
+    assert all(record.getMessage().endswith(str(record.item_index)) for record in collected.records)
     assert {record.filename for record in collected.records} == {"logging_stages.py"}
 
 
@@ -325,3 +326,24 @@ def test_no_handler_ever_runs_on_the_loops_thread(kind, make_engine):
         make_engine(kind).run([range(6), stage(fail_on_three, on_error="drop")])
 
     assert threads == {"mpengine-scribe"}
+
+
+@pytest.mark.slow
+def test_a_record_names_the_item_that_was_under_way(make_engine, collected):
+    stages_of = {"quick": [stages.drop_and_say], "stream": [stages.double, stages.say_and_give]}
+    for chain in stages_of.values():
+        make_engine(workers=1).run([range(3000), *chain], collect=False)
+
+    said = [record for record in collected.records if record.name == "user.stages"]
+    assert len(said) > 20
+    assert {record.stage for record in said} == {"drop_and_say", "say_and_give"}
+    assert [record.item_index for record in said] == [int(record.getMessage()) for record in said]
+
+
+@pytest.mark.slow
+def test_the_engines_own_lines_name_run_and_item(make_engine, caplog):
+    make_engine(workers=1).run([[1, 2, 0], stages.invert])
+
+    (record,) = [record for record in caplog.records if record.name == "mpengine"]
+    assert (record.stage, record.item_index, record.worker_id) == ("invert", 2, 0)
+    assert record.run_id >= 1
