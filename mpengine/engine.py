@@ -62,6 +62,7 @@ class Engine:
         metrics_interval_s: seconds between snapshots on the metrics board, which a run gets once it has lasted longer
             than that and somebody has asked for it, or four times as long; 0: never.  Inline runs have no board.
         observers: are told what happens, in bulk, by a thread of the engine's; see ``monitor.observing``.
+        keep_output: so many bytes of what an item prints are kept for its error; items then run one by one.
 
     Raises:
         ValueError: an option is not what it can be; the message names it.
@@ -84,13 +85,14 @@ class Engine:
         preload: Sequence[str] = (),
         metrics_interval_s: float = 0.5,
         observers: Sequence[Observer] = (),
+        keep_output: int = 0,
     ) -> None:
         """Check every option; nothing is started before the first run."""
         self._options = EngineOptions(
             workers=workers, start_method=start_method, ordered=ordered, buffer=buffer, grace_s=grace_s,
             crash_retries=crash_retries, memory_limit=memory_limit, max_items_per_worker=max_items_per_worker,
             max_bytes=max_bytes, backend=backend, preload=preload, metrics_interval_s=metrics_interval_s,
-            observers=observers,
+            observers=observers, keep_output=keep_output,
         )  # fmt: skip
         self._policy = ErrorPolicy.parse(on_error)
         self._cores = available_cores()

@@ -33,6 +33,7 @@ class ItemError:
         traceback: the traceback as text, as it was in the worker.
         attempts: how often the stage tried.
         worker_id: slot of the worker that tried last; None when it failed outside any worker.
+        output: the end of what it had printed, where the engine has ``keep_output``.
     """
 
     stage: str
@@ -42,6 +43,7 @@ class ItemError:
     traceback: str = ""
     attempts: int = 1
     worker_id: int | None = None
+    output: str = ""
 
     def __str__(self) -> str:
         """Return one line that names stage, item and error."""
@@ -55,7 +57,9 @@ class ItemError:
         with contextlib.suppress(Exception):  # whatever a foreign exception does when pickled
             survives = isinstance(pickling.loads(pickling.dumps(self.error)), BaseException)  # our own bytes
         error = self.error if survives else stand_in(self.error)
-        return ItemError, (self.stage, self.index, self.item, error, self.traceback, self.attempts, self.worker_id)
+        return ItemError, (
+            self.stage, self.index, self.item, error, self.traceback, self.attempts, self.worker_id, self.output,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

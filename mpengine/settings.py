@@ -39,12 +39,14 @@ class EngineOptions:
     preload: Sequence[str]
     metrics_interval_s: float
     observers: Sequence[Observer] = ()
+    keep_output: int = 0
 
     def __post_init__(self) -> None:
         """Check every option."""
         for name in ("workers", "buffer", "max_bytes", "max_items_per_worker", "memory_limit"):
             check_count(name, getattr(self, name), least=1)
         check_count("crash_retries", self.crash_retries, least=0, may_miss=False)
+        check_count("keep_output", self.keep_output, least=0, may_miss=False)
         check_choice("ordered", self.ordered, (True, False))
         check_choice("start_method", self.start_method, START_METHODS)
         check_choice("backend", self.backend, BACKENDS)

@@ -175,17 +175,18 @@ def _plain(value: object) -> dict[str, Any]:
     """Return what stands for ``value`` in JSON: only an ``ItemError`` has, which EMIT puts among the values."""
     if not isinstance(value, ItemError):
         raise TypeError(f"JSON has no {_name(value)}")
-    return {
-        "item_error": {
-            "stage": value.stage,
-            "index": value.index,
-            "item": value.item,
-            "error": type(value.error).__name__,
-            "message": bounded_text(value.error),
-            "attempts": value.attempts,
-            "worker_id": value.worker_id,
-        }
+    told = {
+        "stage": value.stage,
+        "index": value.index,
+        "item": value.item,
+        "error": type(value.error).__name__,
+        "message": bounded_text(value.error),
+        "attempts": value.attempts,
+        "worker_id": value.worker_id,
     }
+    if value.output:
+        told["output"] = value.output
+    return {"item_error": told}
 
 
 def _name(value: object) -> str:

@@ -45,6 +45,7 @@ class BackendOptions:
         cores: how many cores the workers share; their numeric libraries get that many threads together.
         memory_limit: bytes of resident memory that a worker process may have; None: any number.
         max_bytes: what the payloads in shared memory may weigh together.
+        keep_output: bytes of what an item prints that are kept for its error.
     """
 
     workers: int
@@ -53,6 +54,7 @@ class BackendOptions:
     cores: int = 1
     memory_limit: int | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
+    keep_output: int = 0
 
 
 class Backend(Protocol):
@@ -145,5 +147,5 @@ def failure_from(fields: tuple[Any, ...]) -> Failure:
     Raises:
         TypeError, ValueError: the fields are not what they should be.
     """
-    position, stage, summary, error, item, traceback, attempts, how = fields
-    return Failure(position, stage, summary, error, item, traceback, attempts, Ending(how))
+    position, stage, summary, error, item, traceback, attempts, how, output = fields
+    return Failure(position, stage, summary, error, item, traceback, attempts, Ending(how), output=str(output))

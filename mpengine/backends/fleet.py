@@ -52,6 +52,7 @@ class Lost:
     stack: Stack
     peak_rss: int = 0
     is_ours: bool = False  # whether it was this fleet that has killed it
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +108,13 @@ class Fleet:
 
     def start(self, worker_id: int) -> Link:
         """Start a process for a slot; ``wait`` tells what comes of it."""
-        link = Link(worker_id, self._generations[worker_id], self._block.slot(worker_id))
+        link = Link(worker_id, self._generations[worker_id], self._block.slot(worker_id), self._options.keep_output)
         self._generations[worker_id] += 1
         self.links[worker_id] = link
         boot = link.boot(slots=self._options.workers, cancel_fd=self.event.fileno(), control_fd=self._block.fd)
         if self._options.start_method == "fork":  # the others read the variables when they load such a library
-            boot = replace(boot, options={"threads": self._threads, "variables": tuple(self._variables)})
+            options = {**boot.options, "threads": self._threads, "variables": tuple(self._variables)}
+            boot = replace(boot, options=options)
         try:
             self._registry.start(boot)
         finally:
@@ -215,8 +217,9 @@ class Fleet:
                 stack = read_words(self._block.fd, self._block.words_start(notice.worker_id))
                 record, exitcode = link.slot.read(), notice.exitcode
                 lost = Lost(
-                    link.worker_id, link.generation, exitcode, record, stack, notice.peak_rss, is_ours=link.is_killed
-                )
+                    link.worker_id, link.generation, exitcode, record, stack, notice.peak_rss, is_ours=link.is_killed,
+                    output=link.printed(),
+                )  # fmt: skip
                 happened.append(lost)
                 self._drop(link)
 

@@ -39,6 +39,7 @@ def death_from(
     died = events.WorkerDied(
         at, lost.worker_id, name_exit(lost.exitcode), timed_out=timed_out, excess=excess, is_oom=is_oom,
         is_torn=record is None, where=stack.where, trace=stack.trace, peak_rss=lost.peak_rss,
+        output=lost.output,
     )  # fmt: skip
     if record is None:
         return died

@@ -139,6 +139,13 @@ _OPTIONS = (
     click.option("--retry-failed", is_flag=True, help="Resume, and run again what has failed."),
     click.option("--force", is_flag=True, help="Resume, though the stages or the output are others than before."),
     click.option("--key", metavar="PKG.MOD:FN", help="What the journal calls an item; default: a hash of it."),
+    click.option(
+        "--keep-output",
+        type=click.IntRange(0),
+        metavar="BYTES",
+        default=0,
+        help="Keep so much of what an item prints for its error; items then run one by one.",
+    ),
     click.option("--trace", type=_PATH, metavar="FILE", help="Write a trace of the run, which Perfetto opens."),
     click.option("--report", type=_PATH, metavar="FILE", help="Write a page about the run (HTML) when it is over."),
     click.option(

@@ -114,6 +114,7 @@ def _stream(
                 on_error=options.on_error,
                 backend=options.backend,
                 observers=observers,
+                keep_output=options.keep_output,
             ) as engine,
             Signals(engine, source) as signals,
             Progress(screen, _reader(engine, pipeline, source)),  # until the last worker has stopped

@@ -105,4 +105,5 @@ class Failures:
             failure.traceback,
             failure.attempts,
             report.worker_id,
+            failure.output,
         )

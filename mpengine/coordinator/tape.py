@@ -130,9 +130,9 @@ class Tape:
         failure = command.failure
         record = ItemFailed(
             time.monotonic(), command.stage, command.index, command.worker_id, command.policy.value, failure.how.value,
-            failure.summary, failure.item, failure.traceback, failure.attempts,
+            failure.summary, failure.item, failure.traceback, failure.attempts, failure.output,
         )  # fmt: skip
-        self._add((PLAIN, record), 1 + len(failure.traceback) // TEXT)
+        self._add((PLAIN, record), 1 + (len(failure.traceback) + len(failure.output)) // TEXT)
         return None
 
     # ------------------------------------------------------------------ the teller's thread

@@ -201,7 +201,7 @@ class Teller:
         self._begun_at.pop(event.worker_id, None)
         return observing.WorkerEnded(
             event.at, event.worker_id, self._pids.pop(event.worker_id, None), event.how, was_retired, event.timed_out,
-            event.is_oom, event.excess is not None, event.peak_rss, held,
+            event.is_oom, event.excess is not None, event.peak_rss, held, event.output,
         )  # fmt: skip
 
     def _sample(self) -> observing.Sampled:

@@ -111,6 +111,7 @@ class WorkerEnded:
         over_memory: whether it was killed for ``memory_limit``.
         peak_rss: bytes of resident memory that it had at most; 0: not known.
         batches: the batches that it held, which are run again.
+        output: the end of what it had printed and not passed on, where the engine keeps that.
     """
 
     at: float
@@ -123,6 +124,7 @@ class WorkerEnded:
     over_memory: bool = False
     peak_rss: int = 0
     batches: tuple[int, ...] = ()
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ class Deaths:
         chain = self._plan.chains[batch.chain]
         batch = self._single_out(batch, batch.lo)
         # What is told of the item that the worker was at, and what it was killed for, is not told of this one.
-        event = replace(event, attempt=1, item="", where="", trace="", timed_out=False, excess=None)
+        event = replace(event, attempt=1, item="", where="", trace="", timed_out=False, excess=None, output="")
         self._give_up(batch, len(chain.stages) - 1, event, f"the worker died ({event.how}), and {_ONCE}")
 
     def _blame(self, batch: Batch, event: events.WorkerDied) -> None:
@@ -184,7 +184,7 @@ class Deaths:
         attempts = event.attempt if event.timed_out else max(1, batch.deaths)
         failure = events.Failure(
             batch.lo, place, f"{kind}: {story}{event.where}", None, event.item, event.trace, attempts, how,
-            exit=event.how, peak_rss=event.peak_rss,
+            exit=event.how, peak_rss=event.peak_rss, output=event.output,
         )  # fmt: skip
         self._stock.ledger.cut_off(chain.first_stage, stage, how)
         error = self._verdicts.judge_in(batch, stage, failure, event.worker_id)

@@ -53,6 +53,7 @@ class Failure:
         how: what it has failed of.
         exit: of a worker that died of it, how: exit code or signal, by name.
         peak_rss: of that worker, the bytes of resident memory that it had at most; 0 when that is not known.
+        output: the end of what it had printed, where that is kept.
     """
 
     position: int
@@ -65,6 +66,7 @@ class Failure:
     how: Ending = Ending.RAISED
     exit: str = ""
     peak_rss: int = 0
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ class WorkerDied:
         excess: what it was killed for, if that was its memory.
         is_oom: whether the kernel killed it, since the machine or the control group had no memory left.
         peak_rss: bytes of resident memory that it had at most; 0 when that is not known.
+        output: the end of what it had printed and not passed on, where that is kept.
     """
 
     at: float
@@ -246,6 +249,7 @@ class WorkerDied:
     excess: Excess | None = None
     is_oom: bool = False
     peak_rss: int = 0
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@
 ``courier``      log records, sent to the parent's handlers
 ``logwatch``     the courier, installed when somebody imports ``logging``
 ``latecomer``    what is to be done once a module is imported
+``capture``      what an item prints, kept for its error
+``stopwatch``    the times of items, for observers
 ``threadpools``  the threads of numeric libraries, limited
 ``chain``        fused stages, built once, and one call of one of them
 ``jobs``         a window of a batch, on its way through a chain

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from mpengine.policies import Retry
     from mpengine.stages import Stage
+    from mpengine.worker.capture import Capture
     from mpengine.worker.slices import Slicer
     from mpengine.worker.stopwatch import Stopwatch
 else:
@@ -247,6 +248,7 @@ def failure_of(position: int, stage: int, error: BaseException, item: object, at
         format_traceback(error),
         attempts,
         how,
+        "",  # what it had printed, where that is kept
     )
 
 
@@ -301,6 +303,7 @@ class Site:
         pause: waits so many seconds; returns whether it is to stop, at once when that is so.
         cancel_fd: becomes readable when it is to stop.
         is_watched: whether somebody ends this process when a call is late (see ``backends.deadlines``).
+        capture: keeps what items print; None where nobody wants that.
     """
 
     slot: Naming
@@ -308,6 +311,7 @@ class Site:
     pause: Callable[[float | None], bool]
     cancel_fd: int
     is_watched: bool = False
+    capture: Capture | None = None
 
     def late(self, step: Step) -> ItemTimeoutError:
         """Return the error of a call that has come back too late.

@@ -88,7 +88,8 @@ class Job:
         self._skip = window.skip
         self.careful = window.careful
         self._site = site
-        self._quick = chain.is_plain and not (window.careful or isinstance(items, Salvaged))
+        is_told_apart = window.careful or site.capture is not None
+        self._quick = chain.is_plain and not (is_told_apart or isinstance(items, Salvaged))
         self._stream: Stream | None = None
         self._coroutines: Coroutines | None = None
         self._waiting: Iterator[tuple[int, Any, int]] = iter(())
@@ -149,10 +150,13 @@ class Job:
         while self._position < self._hi:
             if self._site.is_cancelled():
                 raise Stopped
+            failed = len(report.failures)
             if self._quick and self._chain.item_s is not None and self._chain.item_s < QUICK_S:
                 self._run_slice(report)
             elif self._chain.fans_out:
-                if not self._run_stream(report, until, budget):
+                goes_on = self._run_stream(report, until, budget)
+                self._keep_output(report, failed)
+                if not goes_on:
                     return
             elif self._coroutines is not None:
                 self._run_coroutines(report, until, self._coroutines)
@@ -160,11 +164,21 @@ class Job:
                 self._run_group(report, self._chain.steps[0].batch)
             else:
                 self._run_item(report)
+            self._keep_output(report, failed)
             if self.careful:
                 return
             late_s = time.perf_counter() - until
             if late_s >= 0 and not self._is_nearly_through(late_s):
                 return
+
+    def _keep_output(self, report: Report, failed: int) -> None:
+        """Let what was printed go its way, and keep the end of it with the failures after the first so many."""
+        capture = self._site.capture
+        if capture is None:
+            return
+        printed = capture.take()
+        if printed and (self._coroutines is None or self._chain.steps[0].concurrency == 1 or self.careful):
+            report.failures[failed:] = [(*failure[:-1], printed) for failure in report.failures[failed:]]
 
     def _is_nearly_through(self, late_s: float) -> bool:
         """Whether the rest is as good as done, where a report has been due for so long (J1)."""

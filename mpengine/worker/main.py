@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mpengine.ipc.codec import Codec
     from mpengine.ipc.controlblock import Slot
     from mpengine.worker.boot import WorkerBoot
+    from mpengine.worker.capture import Capture
 
 
 def run_worker(boot: WorkerBoot) -> None:
@@ -59,13 +60,23 @@ def run_worker(boot: WorkerBoot) -> None:
     logwatch.install(outbox)
     codec = PickleCodec(main_by_value=False)  # what its own __main__ lacks does not pickle by name in the first place
     loans = codec.shelf = Loans(boot.control_fd, block.geometry, boot.worker_id)
-    worker = Worker(boot.worker_id, inbox, outbox, block.slot(boot.worker_id), event, codec, loans)
+    capture = None
+    match boot.options:
+        case {"keep_output": (int(coordinator), (int(out), int(err)), int(limit_bytes))}:
+            from mpengine.worker.capture import Capture
+
+            capture = Capture.of(coordinator, (out, err), limit_bytes)
+        case _:
+            pass
+    worker = Worker(boot.worker_id, inbox, outbox, block.slot(boot.worker_id), event, codec, loans, capture)
     try:
         try:
             outbox.put(messages.Hello(os.getpid()))
             worker.serve()
         finally:
             outbox.send_records()
+        if capture is not None:
+            capture.close()
     except KeyboardInterrupt:
         sys.exit(130)  # user code wants out (W4); a traceback of ours would tell nobody anything
     except BrokenPipeError:
@@ -83,17 +94,19 @@ class Worker:
         event: the cancel flag.
         codec: items to payloads and back.
         loans: its side of the arena.
+        capture: keeps what items print, if anybody wants that.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - all that a worker has
-        self, worker_id: int, inbox: MPQueue, outbox: Outbox, slot: Slot, event: CancelFlag, codec: Codec, loans: Loans
-    ) -> None:
+        self, worker_id: int, inbox: MPQueue, outbox: Outbox, slot: Slot, event: CancelFlag, codec: Codec, loans: Loans,
+        capture: Capture | None = None,
+    ) -> None:  # fmt: skip
         """Begin without a run."""
         self._worker_id = worker_id
         self._inbox = inbox
         self._outbox = outbox
         self._slot = slot
-        self._site = Site(slot, event.is_set, event.wait, event.fileno(), is_watched=True)
+        self._site = Site(slot, event.is_set, event.wait, event.fileno(), is_watched=True, capture=capture)
         self._codec = codec
         self._loans = loans
         self._dumped: Sequence[messages.Buffer] = ()
@@ -179,7 +192,7 @@ class Worker:
                 break
         self._slot.end_batch(items)
         self._batches += 1
-        _flush_streams()
+        self._flush_streams()
 
     def _send(self, batch_id: int, job: Job, report: Report, out_size: int) -> None:
         chunks, payloads = pack_results(job, report, self._codec, out_size)
@@ -218,8 +231,17 @@ class Worker:
         problems = [problem for chain in self._chains.values() for problem in chain.close()]
         self._chains.clear()
         self._dumped = ()
-        _flush_streams()
+        self._flush_streams()
         return problems
+
+    def _flush_streams(self) -> None:
+        """Write out what user code has printed, so that nothing of it is lost if this process is killed later."""
+        if self._site.capture is not None:
+            self._site.capture.take()
+            return
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or broken: the user's own business
+                stream.flush()
 
 
 def _returned(
@@ -237,10 +259,3 @@ def _returned(
         report.timing,
         payloads,
     )
-
-
-def _flush_streams() -> None:
-    """Write out what user code has printed, so that nothing of it is lost if this process is killed later."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or broken: the user's own business
-            stream.flush()
