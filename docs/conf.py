@@ -39,6 +39,7 @@ _elsewhere = "asyncio|collections|dataclasses|enum|multiprocessing|os|pathlib|ty
 nitpick_ignore_regex = [
     ("py:class", "Stages|Source"),  # a pipeline, or a list of stages; an iterable: each docstring says so
     ("py:class", "Proxy|BoardAddress"),  # see mpengine.monitor.board
+    ("py:class", "Record"),  # any of those that an observer is told; the reference has them all
     ("py:class", "Consumer"),  # what an AsyncResultStream is made of; the same
     ("py:class", "JournalLike"),  # a path or a Journal: the same
     ("py:class", "StageFunction"),  # any callable: the docstring of Stage says which
