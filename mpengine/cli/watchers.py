@@ -77,6 +77,8 @@ def _check_paths(options: Options) -> None:
     roles = {"--input": options.input, "--output": options.output, "--trace": options.trace, "--report": options.report}
     seen: dict[Path, str] = {}
     for role, path in roles.items():
+        if path == STANDARD and role in {"--trace", "--report"}:
+            raise click.UsageError(f"{role} needs a file: standard output is for values")
         if path is None or path == STANDARD:
             continue
         first = seen.setdefault(path.resolve(), role)

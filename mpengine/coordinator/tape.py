@@ -174,6 +174,6 @@ def checked_timing(
             )
             for bins, slowest in times
         ])  # fmt: skip
-    except (TypeError, ValueError, IndexError):
+    except (ArithmeticError, LookupError, TypeError, ValueError):
         return 0.0, 0.0, ()
     return begun_at, ended_at, told

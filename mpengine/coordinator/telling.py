@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mpengine.scheduler.scheduler import Scheduler
 
 TURN_S: Final = 0.25
-END_S: Final = 10.0
+END_S: Final = 5.0
 LEAST_SAMPLE_S: Final = 0.01
 
 

@@ -35,6 +35,7 @@ def test_figures_for_prometheus_are_served_while_a_run_goes_on(command, monkeypa
         (["--trace", "x", "--report", "x"], "x cannot be --trace and --report at once"),
         (["--input", "lines.txt", "--trace", "lines.txt"], "lines.txt cannot be --input and --trace at once"),
         (["--output", "x", "--report", "./x"], "x cannot be --output and --report at once"),
+        (["--trace", "-"], "--trace needs a file: standard output is for values"),
         (["--metrics-port", "host:"], "Invalid value for '--metrics-port': 'host:' is no [HOST:]PORT."),
         (["--metrics-port", "70000"], "Invalid value for '--metrics-port': '70000' is no [HOST:]PORT."),
     ],

@@ -254,8 +254,9 @@ def test_what_a_worker_says_of_times_is_checked():
         for timing in [
             (1.0, 2.0, good), (), (2.0, 1.0, good), (1.0, 99.0, good), (1.0, 2.0, ((((3, 1),), ((7, 0.25),)),)),
             (1.0, 2.0, 5), ("a", 2.0, good), (1.0, 2.0, (((("x", 1),), ()),)),
+            (1.0, 2.0, ((((3, float("inf")),), ()),)), (float("nan"), 2.0, good),
         ]
     ]  # fmt: skip
 
     nothing = (0.0, 0.0, ())
-    assert told == [(1.0, 2.0, ((((3, 1),), ((40, 0.25),)),)), *[nothing] * 7]
+    assert told == [(1.0, 2.0, ((((3, 1),), ((40, 0.25),)),)), *[nothing] * 9]
