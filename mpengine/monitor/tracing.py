@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from mpengine.monitor.observing import Record, StageOutline, StageTally
 
-SAMPLE_S: Final = 0.1
+SAMPLE_S: Final = 0.2
 MAX_TEXT: Final = 2_000
 END: Final = b"\n]\n"
 

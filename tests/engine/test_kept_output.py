@@ -17,6 +17,12 @@ def print_from_c(text):
     ctypes.CDLL(None).printf(text)
 
 
+@pytest.fixture(autouse=True)
+def _buffered(monkeypatch):
+    """Have Python and the C library buffer what is printed, as they do where nobody has forbidden it."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+
 def keep_all(*stages, items, **options):
     options = {"keep_output": 1000, "crash_retries": 0, **options}
     report = Engine(1, **options).run([items, *stages]).unwrap()
@@ -125,6 +131,19 @@ def test_every_kind_of_stage_of_a_process_keeps_what_it_can_tell_apart():
     assert keep_all(first, second, items=[4]) == {0: "first 4\nsecond 4\nsecond 4\n"}
     assert keep_all(in_lists, items=[4, 5]) == dict.fromkeys(range(2), "list [4, 5]\nlist [4]\nlist [5]\n")
     assert keep_all(many, items=[4]) == {0: "many 4\n"}
+
+
+@pytest.mark.slow
+def test_quick_items_are_told_apart():
+    @stage(on_error="drop")
+    def quick(number):
+        if number > 1990:
+            print(number)
+        if number == 1995:
+            raise ValueError(number)
+        return number
+
+    assert keep_all(quick, items=range(2000)) == {1995: "1995\n"}
 
 
 def test_nothing_is_kept_unless_it_is_asked_for():

@@ -10,7 +10,8 @@ from collections import defaultdict
 
 import pytest
 
-from mpengine import Engine, stage
+from mpengine import Engine, Ok, Report, Snapshot, stage
+from mpengine.monitor.observing import BatchReported, RunBegan, RunEnded, StageOutline, StageTally
 from mpengine.monitor.tracing import TraceFile
 
 PHASES = {"M", "X", "C", "i"}
@@ -89,6 +90,22 @@ def test_a_trace_has_a_slice_for_every_batch_and_stage(tmp_path):
     assert [event["args"]["error"] for event in failures] == [f"ValueError: no <{n}>" for n in (7, 57, 107, 157)]
     counters = {event["name"] for event in events if event["ph"] == "C"}
     assert {"queue of refuse_sevens", "in flight in alone", "memory of coordinator"} <= counters
+
+
+def test_slices_of_stages_lie_within_that_of_their_batch_whatever_the_clocks_say(tmp_path):
+    path = tmp_path / "run.json"
+    stages = tuple(StageOutline(name, 0, "process", None, 1, "raise", ()) for name in "ab")
+    tallies = (StageTally(0, 1, busy_s=0.09), StageTally(1, 1, busy_s=0.06))
+    trace = TraceFile(path)
+    trace.observe([RunBegan(1.0, 1.0, 1, 7, stages, 1, None, Snapshot)])
+    trace.observe([BatchReported(2.2, 0, 1, (0, 2), "done", 1, 1, 2.0, 2.1, tallies)])
+    trace.observe([RunEnded(3.0, Ok(Report()))])
+
+    slices = [event for track in check(json.loads(path.read_text())).values() for event in track]
+
+    assert [(event["name"], event["ts"], event["dur"]) for event in slices] == [
+        ("a + b", 2_000_000, 100_000), ("a", 2_000_000, 60_000), ("b", 2_060_000, 40_000),
+    ]  # fmt: skip
 
 
 def test_runs_of_one_trace_stand_one_behind_the_other(tmp_path):
