@@ -22,10 +22,11 @@ import threading
 from mpengine.bounded import bounded_repr
 from mpengine.ipc.messages import Logged, is_plain
 from mpengine.worker.chain import Step, summarize
+from mpengine.worker.loops import LOOP, NOTHING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
     from typing import Any, Final
 
@@ -185,8 +186,11 @@ def whereabouts(frame: FrameType | None) -> Whereabouts:
     """Return the stage and the item that ``frame`` was called for, at whatever distance."""
     stage: str | None = None
     batch_id = position = None
+    given: Mapping[str, Any] = {}  # what stages have given, in a loop over quick items
     while frame is not None and batch_id is None:
-        if str(frame.f_globals.get("__name__", "")).startswith("mpengine.worker."):
+        if frame.f_code.co_filename == LOOP:
+            given = frame.f_locals
+        elif str(frame.f_globals.get("__name__", "")).startswith("mpengine.worker."):
             known = frame.f_locals
             if stage is None:
                 stage = _stage_in(known)
@@ -196,12 +200,24 @@ def whereabouts(frame: FrameType | None) -> Whereabouts:
                 case "map_slice":
                     done = len(known["results"]) if "results" in known else 0
                     position = known["positions"][done] if done < len(known["positions"]) else None
+                case "_at_once":
+                    done, places = len(known.get("results", ())), known["sliced"].places
+                    position = places[done] if done < len(places) else None
+                    stage = stage or _stage_in_loop(known["self"].steps, given)
                 case "_work":
                     batch_id = known.get("batch_id")
                 case _:
                     pass
         frame = frame.f_back
     return (stage, batch_id, position) if stage is not None and position is not None else (stage, None, None)
+
+
+def _stage_in_loop(steps: Sequence[Step], given: Mapping[str, Any]) -> str:
+    """Return the stage that a loop is at: the first one that has not given anything to the next."""
+    number = 0
+    while number + 1 < len(steps) and given.get(f"v{number + 1}", NOTHING) is not NOTHING:
+        number += 1
+    return steps[number].name
 
 
 def _stage_in(known: Mapping[str, Any]) -> str | None:

@@ -41,6 +41,8 @@ class Gone:
 
 
 NOTHING: Final = object()
+LOOP: Final = "<a chain's loop>"
+"""What the code of a loop has for a file, by which a frame of it is known."""
 
 HEAD = """\
 def run(items, add, gone, {parameters}):
@@ -106,7 +108,7 @@ def _loop(takes_state: tuple[bool, ...]) -> Callable[..., Any]:
         "SKIP": SKIP, "NOTHING": NOTHING, "LEAVING": LEAVING, "Killed": Killed, "KillSwitch": KillSwitch,
         "kind_of": kind_of,
     }  # fmt: skip
-    exec(compile("".join(written), "<a chain's loop>", "exec"), scope)  # noqa: S102 - written here, of numbers alone
+    exec(compile("".join(written), LOOP, "exec"), scope)  # noqa: S102 - written here, of numbers alone
     run: Callable[..., Any] = scope["run"]  # type: ignore[assignment]
     return run
 

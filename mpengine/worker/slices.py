@@ -56,11 +56,14 @@ class Slicer:
 
     Args:
         steps: the chain's stages.
+
+    Attributes:
+        steps: the same.
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
         """Know nothing of the stages' times."""
-        self._steps = steps
+        self.steps = steps
         self._loop: Loop | None = None
         self._slices = 0
         self._goes_by_stage = len(steps) == 1 and not (LOOPS and type(steps[0].function) is types.FunctionType)
@@ -77,8 +80,8 @@ class Slicer:
         Raises:
             Killed: a stage gave or raised a ``KillSwitch``.
         """
-        sliced = Sliced([Tally() for _ in self._steps], items, places)
-        if self._goes_by_stage or (len(self._steps) > 1 and self._slices % SAMPLE == 0):
+        sliced = Sliced([Tally() for _ in self.steps], items, places)
+        if self._goes_by_stage or (len(self.steps) > 1 and self._slices % SAMPLE == 0):
             self._by_stage(sliced, site)
         else:
             self._at_once(sliced, site)
@@ -86,7 +89,7 @@ class Slicer:
         return sliced
 
     def _by_stage(self, sliced: Sliced, site: Site) -> None:
-        for stage, (step, tally) in enumerate(zip(self._steps, sliced.tallies, strict=True)):
+        for stage, (step, tally) in enumerate(zip(self.steps, sliced.tallies, strict=True)):
             began = time.perf_counter()
             sliced.values, sliced.places = map_slice(
                 step, stage, sliced.values, sliced.places, tally, sliced.failures, site
@@ -102,7 +105,7 @@ class Slicer:
     def _at_once(self, sliced: Sliced, site: Site) -> None:
         began = time.perf_counter()
         if self._loop is None:
-            self._loop = Loop(self._steps)
+            self._loop = Loop(self.steps)
         all_items = sliced.values
         items = iter(all_items)
         results: list[Any] = []
@@ -134,8 +137,8 @@ class Slicer:
     ) -> Any:  # fmt: skip
         """Take an item on from the stage that it has failed in, as far as it gets."""
         before = 1
-        for number in range(stage, len(self._steps)):
-            step, tally, item = self._steps[number], sliced.tallies[number], value
+        for number in range(stage, len(self.steps)):
+            step, tally, item = self.steps[number], sliced.tallies[number], value
             value, error, attempts = attempt(step, item, site, stage=number, attempts=before, error=error)
             tally.retried += attempts - 1
             if error is not None:

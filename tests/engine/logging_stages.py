@@ -36,6 +36,12 @@ def drop_and_say(x):
     return x
 
 
+def say_hundreds(x):
+    if x % 100 == 10:
+        log.error("%d", x)
+    return x
+
+
 def double(x):
     return 2 * x
 

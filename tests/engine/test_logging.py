@@ -330,13 +330,17 @@ def test_no_handler_ever_runs_on_the_loops_thread(kind, make_engine):
 
 @pytest.mark.slow
 def test_a_record_names_the_item_that_was_under_way(make_engine, collected):
-    stages_of = {"quick": [stages.drop_and_say], "stream": [stages.double, stages.say_and_give]}
-    for chain in stages_of.values():
+    chains = [
+        [stages.drop_and_say], [keep, stages.drop_and_say, stages.say_hundreds], [stages.double, stages.say_and_give],
+    ]  # fmt: skip
+    for chain in chains:
         make_engine(workers=1).run([range(3000), *chain], collect=False)
 
     said = [record for record in collected.records if record.name == "user.stages"]
     assert len(said) > 20
-    assert {record.stage for record in said} == {"drop_and_say", "say_and_give"}
+    assert {record.stage for record in said} == {"drop_and_say", "say_hundreds", "say_and_give"}
+    assert {record.levelname for record in said if record.stage == "say_hundreds"} == {"ERROR"}
+    assert {record.stage for record in said if record.levelname == "ERROR"} == {"say_hundreds"}
     assert [record.item_index for record in said] == [int(record.getMessage()) for record in said]
 
 
