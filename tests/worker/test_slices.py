@@ -62,8 +62,8 @@ def test_an_error_is_its_items_in_its_stage_and_nothing_runs_twice(is_sample, pl
     calls = []
     sliced = run(slicer_of(*with_one_that_fails(place, error, calls), is_sample=is_sample))
     (failure,) = sliced.failures
-    position, number, summary, raised, item, traceback, attempts, how = failure
-    assert (position, number, item, attempts, how) == (104, place, repr(4 + 10 * place), 1, "raised")
+    position, number, summary, raised, item, traceback, attempts, how, output = failure
+    assert (position, number, item, attempts, how, output) == (104, place, repr(4 + 10 * place), 1, "raised", "")
     assert summary.startswith(type(error).__name__)
     if not (is_sample and type(error) is StopIteration):  # it ends a loop in C without a word
         assert raised is error
