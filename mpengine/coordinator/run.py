@@ -79,14 +79,10 @@ class Run:
             source = packer
         self._plan = plan
         settings = Settings(
-            workers=options.workers,
-            ordered=options.ordered or (packer is not None and plan.fans_out),
-            out_buffer=options.out_buffer,
-            crash_retries=options.crash_retries,
-            max_bytes=options.max_bytes,
-            length=length,
-            max_items=options.max_items,
-        )
+            workers=options.workers, ordered=options.ordered or (packer is not None and plan.fans_out),
+            out_buffer=options.out_buffer, crash_retries=options.crash_retries, max_bytes=options.max_bytes,
+            length=length, max_items=options.max_items,
+        )  # fmt: skip
         self._scheduler = Scheduler(plan, settings)
         self._coordinator = Coordinator(plan, self._scheduler, backend, options.scribe)
         self._coordinator.notes = self._journal

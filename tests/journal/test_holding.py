@@ -28,17 +28,21 @@ def test_a_forked_child_does_not_keep_what_its_parent_has_let_go_of_h4(tmp_path)
     path = tmp_path / "journal.db"
     held = hold(path)
     lives, ends = os.pipe()
+    is_up, tells = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(ends)
+        os.write(tells, b"!")
         os.read(lives, 1)  # until the parent is through
         os._exit(0)
+    os.close(tells)
     try:
+        assert os.read(is_up, 1) == b"!"
         held.release()
         hold(path).release()
     finally:
-        os.close(ends)
-        os.close(lives)
+        for fd in (ends, lives, is_up):
+            os.close(fd)
         os.waitpid(pid, 0)
 
 
