@@ -39,6 +39,7 @@ class ChainPlan:
         seats: how many threads beside the coordinator run it.
         unit: batches are a multiple of so many items where that can be had: what the function takes at once.
         once_from: place of the first stage that must not be run twice for an item; None without one.
+        singly: whether a worker gets one item at a time, and none in reserve.
     """
 
     index: int
@@ -55,6 +56,7 @@ class ChainPlan:
     seats: int = 0
     unit: int = 1
     once_from: int | None = None
+    singly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ def make_plan(
                 seats=_seats(head, threads) if threads else 0,
                 unit=head.batch or (head.concurrency if head.is_async else 1),
                 once_from=next((place for place, stage in enumerate(group.stages) if not stage.idempotent), None),
+                singly=any(stage.singly for stage in group.stages),
             )
         )
         first_stage += len(group.stages)
@@ -226,6 +229,9 @@ def _check(stage: Stage, default_policy: ErrorPolicy) -> None:
         raise PipelineError(msg)
     if stage.is_generator and stage.batch is not None:
         msg = f"stage {stage.name!r}: batch= is for functions that return, not for generators"
+        raise PipelineError(msg)
+    if stage.singly and (stage.batch or stage.is_async):
+        msg = f"stage {stage.name!r}: singly= is not for a stage that takes several items at once"
         raise PipelineError(msg)
     if stage.is_async and stage.batch is not None:
         msg = f"stage {stage.name!r}: batch= is not for an async def; concurrency= runs several items at once"

@@ -99,6 +99,8 @@ class Stage:
         setup: called with the ``WorkerState`` before the worker's first item.
         teardown: called with the ``WorkerState`` after the worker's last item.
         idempotent: whether an item may be run again after its worker died half-way.
+        singly: whether a worker gets an item only when it is free for it, and never a second one: for items that take
+            from milliseconds to hours, so that none waits behind another, nor its result.
 
     Raises:
         PipelineError: an option is not what it can be; the message names stage, option and value.
@@ -118,6 +120,7 @@ class Stage:
     setup: Callable[[WorkerState], object] | None = field(default=None, kw_only=True)
     teardown: Callable[[WorkerState], object] | None = field(default=None, kw_only=True)
     idempotent: bool = field(default=True, kw_only=True)
+    singly: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check every option and give the stage its name."""

@@ -103,6 +103,7 @@ def test_a_pipeline_without_stages_cannot_run():
         (named("b", waits, batch=2), "batch= is not for an async def; concurrency= runs several items at once"),
         (named("b", many_later, batch=2), "batch= is for functions that return"),
         (named("b", concurrency=2), "concurrency= is for an async def"),
+        (named("b", singly=True, batch=3), "singly= is not for a stage that takes several items at once"),
         (named("b", retries=1, idempotent=False), "retries= would run an item twice, which idempotent=False forbids"),
         (named("b", retries=Retry(2, backoff_s=1), idempotent=False), "retries= would run an item twice"),
         (named("b", kind="async"), "kind='async' is for an async def; kind='thread' runs other functions"),

@@ -14,7 +14,12 @@ Z4. Batches grow with the run, to a part of the time it has lasted, ``LONGEST_S`
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mpengine.records import dataclass
+
+if TYPE_CHECKING:
+    from mpengine.plan import ChainPlan
 
 TARGET_S = 0.025
 LONGEST_S = 0.1
@@ -28,6 +33,12 @@ MAX_BATCH_BYTES = 1 << 22
 GROWTH = 16
 FORGET = 0.75
 FORGET_SLOWLY = 0.99
+
+
+def sizer_for(chain: ChainPlan, workers: int) -> BatchSizer:
+    """Return what says how large the batches of a chain are that so many workers may run."""
+    limit = 1 if chain.singly else min(MAX_BATCH, chain.buffer)
+    return BatchSizer(limit, chain.unit, target_for(workers), workers, has_reserve=not chain.singly)
 
 
 def target_for(workers: int) -> float:
@@ -48,6 +59,7 @@ class BatchSizer:
         learnt: whether anything was learnt yet.
         item_s: seconds an item takes, as far as is known; 0 before anything is.
         is_long: whether a batch takes, or may take, so long that one in reserve saves nothing and holds items up.
+        has_reserve: whether a worker may ever have one in reserve.
     """
 
     limit: int = MAX_BATCH
@@ -58,6 +70,7 @@ class BatchSizer:
     learnt: bool = False
     item_s: float = 0.0
     is_long: bool = True
+    has_reserve: bool = True
     _items: float = 0.0
     _seconds: float = 0.0
     _bytes: float = 0.0
@@ -108,7 +121,7 @@ class BatchSizer:
             wanted = min(wanted, int(MAX_BATCH_BYTES * self._items / self._bytes))
         self.size = self.in_units(min(wanted, self.size * GROWTH))
         reserve_s = self._squares / (2 * self._more_seconds) if self._more_seconds else 0.0  # Z3
-        self.is_long = self.item_s * self.size > 2 * aim_s or reserve_s > 2 * aim_s
+        self.is_long = not self.has_reserve or self.item_s * self.size > 2 * aim_s or reserve_s > 2 * aim_s
 
     def _aim_s(self) -> float:
         """Return how much work a batch ought to be now (Z4)."""

@@ -18,7 +18,7 @@ from mpengine.records import dataclass
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.admission import Admission
 from mpengine.scheduler.arrivals import Arrivals
-from mpengine.scheduler.batching import MAX_BATCH, BatchSizer, target_for
+from mpengine.scheduler.batching import sizer_for
 from mpengine.scheduler.crew import Crew
 from mpengine.scheduler.deaths import Deaths
 from mpengine.scheduler.dispatching import Dispatcher
@@ -88,11 +88,7 @@ class Scheduler:
         self.backlog = self.stock.backlog
         caps = [None if chain.seats else chain.workers for chain in plan.chains]
         self.crew = Crew(settings.workers, caps, [chain.seats for chain in plan.chains])
-        self.sizers = [
-            BatchSizer(min(MAX_BATCH, chain.buffer), chain.unit, target_for(workers), workers)
-            for chain in plan.chains
-            for workers in [self.crew.size_for(chain.index)]
-        ]
+        self.sizers = [sizer_for(chain, self.crew.size_for(chain.index)) for chain in plan.chains]
         self.started_at = 0.0
         self._source_failure: events.SourceFailed | None = None
         self._admission = Admission(self.crew, self.stock.batches)

@@ -80,7 +80,7 @@ def test_stage_and_its_decorator_take_the_same_options():
     options = {
         "name": "it", "workers": 2, "buffer": 3, "batch": 4, "retries": 1, "timeout": 2.0, "on_error": "side",
         "error_handler": print, "kind": "thread", "concurrency": 5, "setup": print, "teardown": print,
-        "idempotent": False,
+        "idempotent": False, "singly": True,
     }  # fmt: skip
     made = [Stage(fail, **options), stage(fail, **options), stage(**options)(fail), stage(None, **options)(fail)]
     assert len({repr(one) for one in made}) == 1
@@ -334,6 +334,25 @@ def test_an_item_of_a_stage_that_is_not_idempotent_is_never_run_twice(make_engin
     assert {error.index for error in result.report.errors} >= {2}
     assert {type(error.error) for error in result.report.errors} == {WorkerDiedError}
     assert len(values(result)) + len(result.report.errors) == 5
+
+
+def test_a_worker_has_one_item_of_a_stage_that_is_run_singly(make_engine, tmp_path):
+    gate, passed = tmp_path / "gate", tmp_path / "passed"
+    os.mkfifo(gate)
+
+    def wait_for_all_others(item):  # quick ones first, so that batches would have grown by the time of the slow one
+        if item == 400:
+            gate.open().close()
+        if item > 400:
+            with passed.open("a") as file:
+                file.write("x")
+            if passed.stat().st_size == 99:
+                gate.open("w").close()
+        return item
+
+    result = make_engine("forkserver", workers=2).run([range(500), stage(wait_for_all_others, singly=True)])
+
+    assert values(result) == list(range(500))
 
 
 # ---------------------------------------------------------------------- mixes
