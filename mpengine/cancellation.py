@@ -128,6 +128,9 @@ class Flag(Protocol):
     def is_set(self) -> bool:
         """Whether it was."""
 
+    def fileno(self) -> int:
+        """A descriptor that becomes readable once it is."""
+
 
 _flag: Flag | None = None  # what cancelled() looks at; bound once in each worker
 _here = threading.local()  # what it looks at in a worker thread beside the coordinator
@@ -137,6 +140,11 @@ def bind_flag(flag: Flag | None) -> None:
     """Make ``cancelled()`` of this process look at ``flag``."""
     global _flag  # noqa: PLW0603 - one process runs one run at a time; cancelled() takes no argument by contract
     _flag = flag
+
+
+def bound_flag() -> Flag | None:
+    """What ``cancelled()`` of this process looks at, for whoever has to wait for it; None outside a worker."""
+    return _flag
 
 
 def bind_flag_here(flag: Callable[[], bool]) -> None:

@@ -7,12 +7,15 @@ import importlib
 import operator
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpengine.backends.standard import hold_standard_files
+from mpengine.cli.mapoptions import MapCommand, is_plain, take_jobs, with_map_options
+from mpengine.cli.mapping import perform_jobs
 from mpengine.cli.running import FAILED, Options, perform
 from mpengine.cli.signals import StoppedError
 from mpengine.cli.speech import give_up_broken_streams, in_one_line, say
@@ -135,7 +138,7 @@ _OPTIONS = (
     click.option(
         "--journal", type=_PATH, metavar="FILE", help="Keep in FILE what is done, so that --resume can go on with it."
     ),
-    click.option("--resume", is_flag=True, help="Pass over what the journal has as done or failed."),
+    click.option("--resume", is_flag=True, help="Pass over what is done or has failed by the journal."),
     click.option("--retry-failed", is_flag=True, help="Resume, and run again what has failed."),
     click.option("--force", is_flag=True, help="Resume, though the stages or the output are others than before."),
     click.option("--key", metavar="PKG.MOD:FN", help="What the journal calls an item; default: a hash of it."),
@@ -191,15 +194,28 @@ def run(target: str, summary: str | None, **options: Any) -> int:
     return perform(found, _options(options), _load_function(summary) if summary else None)
 
 
-@commands.command(name="map")
-@click.argument("target", metavar="PKG.MOD:FN")
+@commands.command(name="map", cls=MapCommand)
+@click.argument("target", metavar="[PKG.MOD:FN]", required=False)
+@with_map_options
 @_with_options
-def map_lines(target: str, **options: Any) -> int:
-    """Call a function with each line of the input and write what it returns as a line of JSON."""
+@click.pass_context
+def map_lines(ctx: click.Context, /, target: str | None, **options: Any) -> int:
+    """Call a function, or run a command, for each line of the input.
+
+    What a function returns is written as a line of JSON.  A command stands behind "--": map -- gzip -9 {} ::: *.txt
+    """
     from mpengine.pipeline import Pipeline
 
+    take_jobs(options, MAX_WORKERS)
+    if ctx.get_parameter_source("on_error") is click.core.ParameterSource.DEFAULT:
+        options["on_error"] = None
+    if target is None or not is_plain(ctx):
+        return perform_jobs(target, _load_function, options, ctx)
     function = _load_function(target)
+    own = {field.name for field in fields(Options)}
+    options = {name: value for name, value in options.items() if name in own}
     options["input"] = options["input"] or STANDARD
+    options["on_error"] = options["on_error"] or "raise"
     return perform(Pipeline((), [function]), _options(options))  # the lines take the place of its source
 
 
