@@ -238,11 +238,20 @@ def report(path: Path, *, as_json: bool) -> int:
 
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of tables.")
-def doctor(*, as_json: bool) -> int:
-    """Tell what this machine allows, start a worker by each start method, and say whether an engine can run here."""
+@click.option(
+    "--path",
+    type=click.Path(path_type=Path),
+    metavar="P",
+    help="Where a long job would keep its journal or output; default: here.",
+)
+def doctor(*, as_json: bool, path: Path | None) -> int:
+    """Tell what this machine allows, start a worker by each start method, and say whether an engine can run here.
+
+    For a job that runs for hours it says what to do before: a line for each thing that might end it.
+    """
     from mpengine.cli.doctor import examine, tables
 
-    facts = examine()
+    facts = examine(path)
     if as_json:
         with open_sink(STANDARD, None) as sink:
             sink.write(facts)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpengine.cli import machine, trials
+from mpengine.cli.advice import find_advice
+from mpengine.cli.surroundings import surroundings
 from mpengine.ipc.mpqueue import PIPE_BYTES
 
 if TYPE_CHECKING:
@@ -23,12 +26,16 @@ FILES_OF_ITS_OWN = 32
 """What a program has open anyway, what an engine has open however many workers it has, and room to start one."""
 
 
-def examine() -> Facts:
+def examine(path: Path | None = None) -> Facts:
     """Look at the machine, start a worker by each start method, and judge.
+
+    Args:
+        path: where a long job would keep its journal or its output; None: in the current folder.
 
     Returns:
         What was found, ready for JSON.  ``problems`` are reasons why an engine with its defaults cannot run here,
-        ``remarks`` are what it can do without; ``ok`` is whether there are no problems.
+        ``remarks`` are what it can do without; ``ok`` is whether there are no problems.  ``advice`` is what to do
+        before a job that runs for hours.
     """
     facts: Facts = {
         "versions": machine.versions(),
@@ -40,10 +47,12 @@ def examine() -> Facts:
         "shared_memory": machine.shared_memory(),
         "start_methods": {method: asdict(trials.try_start_method(method)) for method in METHODS},
     }
+    facts["long_jobs"] = surroundings(path or Path(), facts["cores"]["default_workers"])
     found = (trial["lifeline"] for trial in facts["start_methods"].values())
     facts["kernel"]["lifeline"] = next((mechanism for mechanism in found if mechanism), None)
     problems = find_problems(facts)
-    return {"ok": not problems, "problems": problems, "remarks": find_remarks(facts), **facts}
+    told = {"problems": problems, "remarks": find_remarks(facts), "advice": find_advice(facts)}
+    return {"ok": not problems, **told, **facts}
 
 
 def find_problems(facts: Facts) -> list[str]:
@@ -97,6 +106,7 @@ def tables(facts: Facts) -> list[RenderableType]:
             shown.add_row(label.ljust(LABEL_COLUMNS), Text(str(value)))
         made.append(shown)
     made += [Text(f"Note: {remark}.") for remark in facts["remarks"]]
+    made += [Text(f"Before a long job: {line}.") for line in facts["advice"]]
     if facts["ok"]:
         made.append(Text("An engine can run here.", style="green"))
     return made
@@ -115,6 +125,7 @@ def size(count: int | None) -> str:
 
 def _sections(facts: Facts) -> list[tuple[str, list[tuple[str, object]]]]:
     versions, cores, memory = facts["versions"], facts["cores"], facts["memory"]
+    around = facts["long_jobs"]
     limits, pipes, kernel, shared = facts["limits"], facts["pipes"], facts["kernel"], facts["shared_memory"]
     installed = {**versions["needed"], **versions["extras"]}
     return [
@@ -167,6 +178,20 @@ def _sections(facts: Facts) -> list[tuple[str, list[tuple[str, object]]]]:
                 ("lifeline", _LIFELINES.get(kernel["lifeline"], "unknown: no worker has started")),
             ],
         ),
+        (
+            "long jobs",
+            [
+                ("the job's disk", _place(around["disk"])),
+                ("temporary files", _place(around["temporary"])),
+                ("swap", size(around["memory"]["swap_bytes"])),
+                ("cgroup memory.high", _limited_size(around["group"]["memory_high_bytes"])),
+                ("cgroup processes", _or(around["group"]["processes_max"], "no limit")),
+                ("threads of the user", _or(around["limits"]["processes_now"], "unknown")),
+                ("core files, bytes", _soft_and_hard(around["limits"]["core_bytes"])),
+                ("thread variables", _variables(around["threads"]["variables"])),
+                ("clock", _or(around["clock"]["source"], "unknown")),
+            ],
+        ),
         ("start methods", [(method, _told(trial)) for method, trial in facts["start_methods"].items()]),
     ]
 
@@ -177,6 +202,14 @@ _LIFELINES = {"sigio": "by the kernel's signal (F_SETSIG)", "thread": "by a thre
 def _told(trial: dict[str, Any]) -> str:
     took = f"{trial['seconds']:.2f} s"
     return f"works, {took}" if trial["works"] else f"does not work, {took}: {trial['error']}"
+
+
+def _place(disk: dict[str, Any]) -> str:
+    return f"{size(disk['free_bytes'])} free at {disk['path']} ({disk['kind'] or 'unknown'})"
+
+
+def _variables(found: dict[str, str]) -> str:
+    return ", ".join(f"{name}={text}" for name, text in found.items()) or "none set"
 
 
 def _yes(there: bool) -> str:  # noqa: FBT001 - a plain value to be worded
