@@ -138,7 +138,11 @@ _OPTIONS = (
     click.option(
         "--journal", type=_PATH, metavar="FILE", help="Keep in FILE what is done, so that --resume can go on with it."
     ),
-    click.option("--resume", is_flag=True, help="Pass over what is done or has failed by the journal."),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Pass over what is done or has failed, by the journal or, of map, by its job log.",
+    ),
     click.option("--retry-failed", is_flag=True, help="Resume, and run again what has failed."),
     click.option("--force", is_flag=True, help="Resume, though the stages or the output are others than before."),
     click.option("--key", metavar="PKG.MOD:FN", help="What the journal calls an item; default: a hash of it."),
