@@ -31,6 +31,7 @@ from mpengine.cli.progress import Progress, choose_screen
 from mpengine.cli.signals import Signals, StoppedError
 from mpengine.cli.speech import say
 from mpengine.cli.streams import prints_diverted
+from mpengine.cli.watchers import watchers
 from mpengine.errors import EngineError
 from mpengine.programs.jobs import Orders, call_text, command_stage, function_stage
 from mpengine.programs.outcomes import CommandFailedError, Outcome
@@ -40,13 +41,14 @@ from mpengine.results import Err, ItemError
 from mpengine.sinks import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from mpengine.cli.gauge import Reading
     from mpengine.cli.halting import HaltRule
     from mpengine.cli.inputs import Arguments, Listed
     from mpengine.engine import Engine
+    from mpengine.monitor.observing import Observer
     from mpengine.programs.templates import Template
     from mpengine.results import Ok
     from mpengine.stages import Stage
@@ -83,6 +85,10 @@ class Request:
         start_method: as for an engine.
         quiet: whether to show neither progress nor figures.
         display: ``bar``, ``eta``, or empty for what is shown anyway.
+        input: what is read, where that is a file.
+        trace: as for any run, and so are the two below.
+        report: see there.
+        metrics_port: see there.
     """
 
     template: Template | None
@@ -107,6 +113,10 @@ class Request:
     start_method: str
     quiet: bool
     display: str
+    input: Path | None = None
+    trace: Path | None = None
+    report: Path | None = None
+    metrics_port: tuple[str | None, int] | None = None
 
 
 def run_jobs(request: Request) -> int:
@@ -128,10 +138,11 @@ def run_jobs(request: Request) -> int:
         if request.joblog is not None:
             log = stack.enter_context(JobLog(request.joblog, keeps=keeps))
         output = stack.enter_context(_open_output(request, log))
+        observers = stack.enter_context(watchers(request))
         stack.enter_context(prints_diverted())
         course = _Course(request, output, log)
         switchboard = stack.enter_context(Switchboard(request.rules, say))
-        return course.run(switchboard)
+        return course.run(switchboard, observers)
 
 
 def _open_output(request: Request, log: JobLog | None) -> Output:
@@ -220,7 +231,7 @@ class _Course:
 
     # ------------------------------------------------------------------ the run
 
-    def run(self, switchboard: Switchboard) -> int:
+    def run(self, switchboard: Switchboard, observers: Sequence[Observer] = ()) -> int:
         """Run it; see ``run_jobs``."""
         from mpengine.engine import Engine
 
@@ -244,6 +255,7 @@ class _Course:
                     on_error="emit",
                     backend=request.backend,
                     max_bytes=MAX_BYTES,
+                    observers=observers,
                 ) as engine,
                 Signals(engine, cast("Any", self._jobs)) as signals,
                 Progress(self._screen(), self._reader(engine)),

@@ -184,6 +184,10 @@ def _request(
         start_method=options["start_method"],
         quiet=options["quiet"],
         display=options["display"] or "",
+        input=options["input"] if not isinstance(source, Listed) else None,
+        trace=options["trace"],
+        report=options["report"],
+        metrics_port=options["metrics_port"],
     )
 
 

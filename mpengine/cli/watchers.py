@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -14,10 +14,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from mpengine.cli.running import Options
     from mpengine.monitor.observing import Observer
 
 MAX_PORT = 65_535
+
+
+class Watched(Protocol):
+    """What says how a run is to be watched, and what its own files are; ``Options`` tells what they mean."""
+
+    @property
+    def input(self) -> Path | None:
+        """What it reads."""
+
+    @property
+    def output(self) -> Path:
+        """What it writes."""
+
+    @property
+    def trace(self) -> Path | None:
+        """Where its trace goes."""
+
+    @property
+    def report(self) -> Path | None:
+        """Where the page about it goes."""
+
+    @property
+    def metrics_port(self) -> tuple[str | None, int] | None:
+        """Where its figures are served."""
 
 
 class AddressType(click.ParamType):  # type: ignore[type-arg] # it has no arguments in every version
@@ -37,7 +60,7 @@ class AddressType(click.ParamType):  # type: ignore[type-arg] # it has no argume
 
 
 @contextlib.contextmanager
-def watchers(options: Options) -> Iterator[tuple[Observer, ...]]:
+def watchers(options: Watched) -> Iterator[tuple[Observer, ...]]:
     """Open what is to watch a run, and close it in the end.
 
     Raises:
@@ -72,7 +95,7 @@ def _opened(make: Callable[[Path], Observer], path: Path) -> Observer:
         raise click.UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _check_paths(options: Options) -> None:
+def _check_paths(options: Watched) -> None:
     """Refuse a file that would be written over by another part of the command."""
     roles = {"--input": options.input, "--output": options.output, "--trace": options.trace, "--report": options.report}
     seen: dict[Path, str] = {}

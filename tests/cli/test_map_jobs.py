@@ -480,3 +480,11 @@ def test_options_that_a_run_of_jobs_has_not_are_refused_and_those_that_are_there
     assert [one.help for one in other.params if one.name == "resume"] == ["Theirs."]
     with pytest.raises(click.UsageError, match="--journal is not for commands, nor for functions with options of jobs"):
         other.main(["--journal", "x", "--resume", "--", "echo"], standalone_mode=False)
+
+
+def test_a_run_of_jobs_is_watched_like_any_other(run_map, jobs):
+    ran = run_map("--trace", "trace.json", "--report", "page.html", "--shell", "exit {}", ":::", "0", "3")
+
+    assert ran.status == 1
+    assert "process_name" in (jobs / "trace.json").read_text()
+    assert "exit status 3" in (jobs / "page.html").read_text()
