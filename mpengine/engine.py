@@ -300,7 +300,7 @@ class Engine:
         with self._starting:
             # Inline there is one thread, for debuggers' sake; and somebody may have closed the engine by now.
             if self._run is run and not run.in_caller:
-                self._publisher.begin(run.snapshot)
+                self._publisher.begin(run.snapshot, run)
 
     def _end(self, run: Run, pipeline: Pipeline) -> None:
         """A run is over: keep its last figures, and let the workers go unless they are to stay warm."""

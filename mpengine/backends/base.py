@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, Final, Protocol
 
     from mpengine.ipc.codec import Codec
+    from mpengine.ipc.controlblock import SlotRecord
     from mpengine.ipc.messages import Logged
     from mpengine.plan import Plan
     from mpengine.scheduler.commands import Dispatch, Resume
@@ -136,6 +137,9 @@ class Backend(Protocol):
 
     def pid_of(self, worker_id: int) -> int | None:
         """Return the process number of the worker in a slot."""
+
+    def record_of(self, worker_id: int) -> SlotRecord | None:
+        """Return what a worker says it is at; None where none says anything."""
 
     def close(self) -> None:
         """Let everything go; idempotent."""

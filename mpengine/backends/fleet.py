@@ -311,6 +311,11 @@ class Fleet:
         identity = self._registry.identity_of(worker_id)
         return None if identity is None else identity.pid
 
+    def record_of(self, worker_id: int) -> SlotRecord | None:
+        """Return what the worker in a slot says it is at; None where there is none, or it is not whole."""
+        link = self.links.get(worker_id)
+        return None if link is None else link.slot.read()
+
 
 def drain_bell(fd: int) -> None:
     """Take everything out of the bell's pipe."""

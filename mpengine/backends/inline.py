@@ -178,6 +178,9 @@ class InlineBackend:
         """See ``Backend``; there are none."""
         return None
 
+    def record_of(self, worker_id: int) -> None:
+        """See ``Backend``; nobody could look while there is anything to say."""
+
     def close(self) -> None:
         """See ``Backend``."""
         self.finish(keep=False, grace_s=0)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mpengine.backends.links import Link
     from mpengine.backends.local import LocalWorkers
     from mpengine.ipc.codec import Codec
+    from mpengine.ipc.controlblock import SlotRecord
     from mpengine.plan import ChainPlan, Plan
     from mpengine.scheduler.commands import Dispatch, Resume
 
@@ -376,6 +377,10 @@ class ProcessBackend:
         """See ``Backend``."""
         fleet = self._fleet
         return None if fleet is None else fleet.pid_of(worker_id)
+
+    def record_of(self, worker_id: int) -> SlotRecord | None:
+        """See ``Backend``."""
+        return None if self._fleet is None else self._fleet.record_of(worker_id)
 
     def close(self) -> None:
         """See ``Backend``."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mpengine.backends.standard import hold_standard_files
+from mpengine.cli import watching
 from mpengine.cli.mapoptions import MapCommand, is_plain, take_jobs, with_map_options
 from mpengine.cli.mapping import perform_jobs
 from mpengine.cli.running import FAILED, Options, perform
@@ -264,6 +265,10 @@ def doctor(*, as_json: bool, path: Path | None) -> int:
     for problem in facts["problems"]:
         say(f"an engine cannot run here: {problem}")
     return 0 if facts["ok"] else FAILED
+
+
+for _command in watching.COMMANDS:
+    commands.add_command(_command)
 
 
 def _load_function(target: str) -> Callable[..., Any]:

@@ -82,10 +82,13 @@ class Gauge:
     Args:
         total: how many items the source has, where that is known.
         fans_out: whether one item may become many, so that values that came out tell nothing of items.
+        joins_late: whether the run may have gone on for long before the first reading: that one has the averages of the
+            whole run then, and those after it look back no further than to that one.
     """
 
-    def __init__(self, *, total: int | None = None, fans_out: bool = False) -> None:
+    def __init__(self, *, total: int | None = None, fans_out: bool = False, joins_late: bool = False) -> None:
         self._total = total
+        self._joins_late = joins_late
         self._fans_out = fans_out
         self._marks: deque[_Mark] = deque()
 
@@ -137,6 +140,9 @@ class Gauge:
         """Keep ``now``, and return the mark that rates are to be taken from."""
         if not self._marks:
             self._marks.append(_Mark(0.0, 0, (0,) * len(now.by_stage)))
+        elif self._joins_late:
+            self._joins_late = False
+            self._marks.popleft()
         self._marks.append(now)
         while len(self._marks) > 2 and self._marks[1].at <= now.at - WINDOW_S:  # noqa: PLR2004 - the oldest and now
             self._marks.popleft()

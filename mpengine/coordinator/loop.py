@@ -13,6 +13,7 @@ from collections import deque
 from mpengine.coordinator.failures import Failures, restore
 from mpengine.coordinator.outlet import Delivery, End, Outlet
 from mpengine.coordinator.scribe import ERROR, WARNING
+from mpengine.coordinator.sightings import Sightings
 from mpengine.coordinator.snapshots import Snapshots
 from mpengine.errors import InternalError
 from mpengine.scheduler import commands, events
@@ -62,6 +63,7 @@ class Coordinator:
         snapshots: takes the run's snapshots.
         notes: what the run's journal is told; None: it has none.
         tape: notes what observers are told; None where there are none.
+        sightings: sees what each worker is at, if somebody asks.
     """
 
     def __init__(self, plan: Plan, scheduler: Scheduler, backend: Backend, scribe: Scribe) -> None:
@@ -85,6 +87,7 @@ class Coordinator:
         self.snapshots = Snapshots(scheduler, backend.pid_of)
         self.notes: RunNotes | None = None
         self.tape: Tape | None = None
+        self.sightings = Sightings(plan, scheduler, backend)
 
     def post(self, event: events.Event) -> None:
         """Tell the loop of an event; from any thread or signal handler (T3)."""
@@ -131,6 +134,8 @@ class Coordinator:
         if self._backend.in_caller:
             self.snapshots.writes_here()
             self.snapshots.freshen()
+        if self.sightings.wanted:
+            self.sightings.answer()
         had_mail = self._take_mail()
         if self.is_over:
             return

@@ -8,6 +8,7 @@ A1. Nothing is started for a run that is over within ``interval_s`` but this thr
     where nobody has asked for the board: to start its process takes as much of a core as a second's batches do.
 A2. The board's process stays until ``close``.  If it dies before that, the run goes on without a board; the next run
     starts another.
+    What others may see of a run and ask of it goes the same way, on the same thread; see ``lookout``.
 A3. Nobody waits for this thread but ``end``, ``END_S`` at most, so that the last snapshot is there when the run is
     over; and ``close``, which kills the board's process first and with it whatever the thread waits for.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import threading
 import time
 
+from mpengine.coordinator.lookout import Lookout
 from mpengine.coordinator.scribe import WARNING
 
 TYPE_CHECKING = False
@@ -24,13 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
+    from mpengine.coordinator.lookout import Watched
     from mpengine.coordinator.scribe import Scribe
     from mpengine.metrics import Snapshot
-    from mpengine.monitor.board import BoardAddress, Proxy
+    from mpengine.monitor.board import BoardAddress, BoardProxy
     from mpengine.processes.boardprocess import BoardProcess
 
 UNASKED: Final = 4
 READY_S: Final = 30.0
+HEED_S: Final = 1.0
+"""What was asked of a run is looked for this often, though snapshots may be further apart."""
 END_S: Final = 0.5
 JOIN_S: Final = 5.0
 
@@ -52,23 +57,26 @@ class Publisher:
         self._lock = threading.RLock()
         # Under the lock:
         self._take: Callable[[], Snapshot] | None = None
-        self._last: Snapshot | None = None
+        self._last: tuple[Snapshot, Lookout | None] | None = None
         self._due_at = 0.0
         self._began_at = 0.0
         self._is_asked_for = False
         self._thread: threading.Thread | None = None
         self._process: BoardProcess | None = None
-        self._board: Proxy | None = None
+        self._board: BoardProxy | None = None
+        self._lookout: Lookout | None = None
+        self._publish_at = 0.0
         self._has_failed = False
 
     # ------------------------------------------------------------------ the engine's side
 
-    def begin(self, take: Callable[[], Snapshot]) -> None:
-        """A run has begun, whose snapshots ``take`` takes."""
+    def begin(self, take: Callable[[], Snapshot], run: Watched | None = None) -> None:
+        """A run has begun, whose snapshots ``take`` takes; others may see ``run``, and ask things of it."""
         if self._interval_s <= 0:
             return
         with self._lock:
             self._take = take
+            self._lookout = None if run is None else Lookout(run, self._interval_s, self._scribe)
             self._began_at = time.monotonic()
             is_late = self._board is None and not self._is_asked_for
             self._due_at = self._began_at + self._interval_s * (UNASKED if is_late else 1)
@@ -85,9 +93,9 @@ class Publisher:
         """The run is over; see that its last snapshot is on the board, if there is one (A3)."""
         with self._lock:
             self._take = None
-            if self._board is None:
+            if self._board is None and not (self._lookout is not None and self._lookout.is_listed):
                 return
-            self._last = last
+            self._last = (last, self._lookout)  # which the next run has another of
             self._is_told.clear()
         self._wake.set()
         if threading.current_thread() is not self._thread:
@@ -101,9 +109,11 @@ class Publisher:
         self._bury()
         if thread is not None and thread is not threading.current_thread():
             thread.join(JOIN_S)
+        if self._lookout is not None:
+            self._lookout.remove()
 
     @property
-    def board(self) -> Proxy | None:
+    def board(self) -> BoardProxy | None:
         """The board; None until there is one.  To ask is to want it."""
         board = self._board
         if board is None:
@@ -159,18 +169,33 @@ class Publisher:
             if take is not None and at < self._due_at:
                 take = None
             elif take is not None:
-                self._due_at = at + self._interval_s
+                self._due_at = at + min(self._interval_s, HEED_S)
+            lookout = self._lookout
         if last is not None:
-            self._publish(last)
+            self._publish_last(*last)
         if take is not None:
             self._open()
-            if self._board is not None:
-                self._publish(take())
+            self._publish(take, lookout, at)
 
-    def _publish(self, snapshot: Snapshot) -> None:
+    def _publish_last(self, last: Snapshot, lookout: Lookout | None) -> None:
+        if lookout is not None:
+            lookout.end(last)
         board = self._board
         if board is not None:
-            board.update(snapshot.as_dict())
+            board.update(last.as_dict())
+
+    def _publish(self, take: Callable[[], Snapshot], lookout: Lookout | None, at: float) -> None:
+        with self._lock:
+            board, process = self._board, self._process
+        is_due = at >= self._publish_at or self._interval_s <= HEED_S
+        if board is None:
+            return
+        if is_due:
+            self._publish_at = at + self._interval_s
+        if lookout is not None and process is not None:
+            lookout.publish(board, process.where, take, is_due=is_due)
+        elif is_due:
+            board.update(take().as_dict())
 
     def _open(self) -> None:
         """Start the board's process, unless there is one, or was one that has failed."""

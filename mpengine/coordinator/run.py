@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mpengine.backends.headstart import HeadStart
     from mpengine.coordinator.journaling import RunNotes
     from mpengine.coordinator.runoptions import RunOptions
+    from mpengine.coordinator.sightings import Sightings
     from mpengine.metrics import Snapshot
     from mpengine.plan import Plan
     from mpengine.scheduler.commands import SettleItems
@@ -234,6 +235,11 @@ class Run:
     def snapshot(self) -> Snapshot:
         """Return the figures so far; from any thread."""
         return self._coordinator.snapshots.take()
+
+    @property
+    def sightings(self) -> Sightings:
+        """Who sees what each worker is at."""
+        return self._coordinator.sightings
 
     # ------------------------------------------------------------------ the consumer's thread
 

@@ -8,6 +8,7 @@ B2. Each call has a connection of its own, and each step of it a time limit: a M
     ``PATIENCE_S`` and an ``OSError``, one that is dead an ``OSError`` at once.  Between calls nothing is open.
 B3. Nobody counts references, so nothing is sent, and nothing waits, when a proxy is dropped or a program exits.
 B4. The address is in the kernel's abstract namespace: no file is left behind, whoever dies when.
+B5. The dict has more to it than what it holds: those who watch may ask, and are answered (see ``desk``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from multiprocessing import connection
 from multiprocessing.managers import BaseProxy, DictProxy, SyncManager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
+from mpengine.monitor import desk
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -32,7 +35,7 @@ PATIENCE_S: Final = 1.0
 KEY_BYTES: Final = 32
 
 _NAME: Final = "board"
-_board: dict[str, Any] = {}
+_board = desk.Desk()
 
 
 class BoardAddress(NamedTuple):
@@ -80,6 +83,7 @@ def connect(address: str, authkey: bytes) -> connection.Connection[Any, Any]:
 class BoardProxy(Proxy):
     """A ``DictProxy`` that keeps to B2 and B3."""
 
+    _exposed_ = (*DictProxy._exposed_, *desk.METHODS)  # type: ignore[attr-defined]
     _method_to_typeid_: dict[Any, Any] = {}  # noqa: RUF012 - the base class's name and type
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -102,6 +106,37 @@ class BoardProxy(Proxy):
     def __iter__(self) -> Iterator[str]:
         """Iterate over the keys that are there now."""
         return iter(self.keys())
+
+    # ------------------------------------------------------------------ over the counter (B5); see ``Desk``
+
+    def publish(
+        self, run_id: str, figures: dict[str, Any] | None = None, sights: dict[str, Any] | None = None
+    ) -> tuple[bool, list[desk.Ask]]:
+        """Put a snapshot on the board, and take what was asked."""
+        is_watched, asks = self._callmethod("publish", (run_id, figures, sights))
+        return is_watched, asks
+
+    def answer(self, number: int, text: str) -> None:
+        """Answer what was asked."""
+        self._callmethod("answer", (number, text))
+
+    def look(self, seen: int = 0, wait_s: float = 0.0) -> dict[str, Any]:
+        """Return what was published last, and be known to watch."""
+        found: dict[str, Any] = self._callmethod("look", (seen, wait_s))
+        return found
+
+    def ask(self, run_id: str, kind: str, text: str = "") -> int:
+        """Ask something of a run; returns the number of the answer."""
+        return int(self._callmethod("ask", (run_id, kind, text)))
+
+    def withdraw(self, number: int) -> bool:
+        """Take back what was asked; returns whether nobody had taken it yet."""
+        return bool(self._callmethod("withdraw", (number,)))
+
+    def fetch(self, number: int, wait_s: float = 0.0) -> str | None:
+        """Return an answer, once it is there."""
+        found: str | None = self._callmethod("fetch", (number, wait_s))
+        return found
 
 
 class BoardManager(SyncManager):
@@ -129,7 +164,7 @@ class BoardManager(SyncManager):
 BoardManager.register(_NAME, callable=lambda: _board, proxytype=BoardProxy)
 
 
-def attach(address: str, authkey: bytes) -> Proxy:
+def attach(address: str, authkey: bytes) -> BoardProxy:
     """Return the board of a run of another process.
 
     Args:

@@ -55,6 +55,16 @@ class ProcessIdentity:
             return cls(pid, 0.0)
         return cls(pid, _boot_time() + look.start / _TICKS_PER_S, look.start)
 
+    @classmethod
+    def known(cls, pid: int, start: float) -> Self:
+        """The process that had this number and this `start`; whether or not it is there still."""
+        return cls(pid, 0.0, start)
+
+    @property
+    def start(self) -> float:
+        """When it was created, by the kernel's own clock, in its own unit; -1 where nobody knows."""
+        return -1.0 if self._start is None else self._start
+
     def is_alive(self) -> bool:
         """Whether this very process still runs, as psutil confirms."""
         if not self.is_there():
@@ -98,6 +108,18 @@ class ProcessIdentity:
             return psutil.Process(self.pid).environ()
         except (psutil.Error, OSError):
             return {}
+
+
+def machine_mark() -> str:
+    """Which start of which machine this is, and which numbering of processes: a container has one of its own."""
+    parts = []
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - as below
+            parts.append(file.read().strip())
+        parts.append(str(os.stat("/proc/self/ns/pid").st_ino))  # noqa: PTH116 - as below
+    except OSError:
+        pass
+    return " ".join(parts)
 
 
 def state_of(pid: int) -> str:

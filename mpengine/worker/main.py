@@ -23,6 +23,7 @@ from mpengine.ipc.codec import PickleCodec, dump_error
 from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock
 from mpengine.ipc.lastwords import leave_words
 from mpengine.ipc.mpqueue import MPQueue
+from mpengine.ipc.stackfile import open_stack_file
 from mpengine.worker import logwatch
 from mpengine.worker.chain import UNREADABLE, BrokenStageError, Chain, Site, failure_of, pickled
 from mpengine.worker.jobs import Job, Window
@@ -55,6 +56,7 @@ def run_worker(boot: WorkerBoot) -> None:
     event = CancelFlag(block.buffer, CANCEL_OFFSET, read_fd=boot.cancel_fd)
     bind_flag(event)
     leave_words(boot.control_fd, block.words_start(boot.worker_id))
+    open_stack_file()
     inbox = MPQueue(reader_fd=boot.inbox_fd)
     outbox = Outbox(MPQueue(writer_fd=boot.outbox_fd))
     logwatch.install(outbox)
