@@ -106,6 +106,14 @@ def from_scripts(monkeypatch):
             del sys.modules[name]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _runs_are_listed_apart(tmp_path_factory):
+    """Have what tests run listed where nobody else looks, and look nowhere else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPENGINE_RUNTIME_DIR", str(tmp_path_factory.mktemp("listed") / "runs"))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left(_runs_beside_what_it_may):
     before = _Belongings()
@@ -125,6 +133,7 @@ def _nothing_is_left(_runs_beside_what_it_may):
         "fds": _newcomers(before.fds, after.fds),
         "shared memory": sorted(shared_memory),
         "temporary files": sorted(after.temporary_files - before.temporary_files),
+        "listed runs": sorted(after.listed),
     }
     assert not any(left.values()), f"left behind: { {kind: found for kind, found in left.items() if found} }"
 
@@ -137,6 +146,7 @@ class _Belongings:
         self.shared_memory = set(_names("/dev/shm"))
         # By their beginning: an installer at work elsewhere makes names that have the package's in their middle.
         self.temporary_files = {name for name in _names(tempfile.gettempdir()) if name.startswith("mpengine")}
+        self.listed = set(_names(os.environ["MPENGINE_RUNTIME_DIR"])) - _those_of_killed_programs()
 
     def are_among(self, before):
         """Whether all of this was there before, and every new process is somebody else's."""
@@ -145,6 +155,7 @@ class _Belongings:
             and self.fds.items() <= before.fds.items()
             and self.shared_memory <= before.shared_memory
             and self.temporary_files <= before.temporary_files
+            and not self.listed
             and not any(map(_ours, self.pids - before.pids))
         )
 
@@ -154,6 +165,15 @@ def _names(folder):
         return os.listdir(folder)  # noqa: PTH208 - before and after every test, where paths take ten times as long
     except FileNotFoundError:
         return ()
+
+
+def _those_of_killed_programs():
+    """Return the entries of runs of programs that a test has killed: they stay, as they should."""
+    if not _names(os.environ["MPENGINE_RUNTIME_DIR"]):
+        return set()
+    from mpengine.runs import known_runs
+
+    return {f"{run.run_id}.run" for run in known_runs() if run.entry.pid != os.getpid() and not run.is_alive}
 
 
 def _open_fds():

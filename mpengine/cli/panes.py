@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FULL_COLUMNS = 76
 """Terminals narrower than this are not shown what is in flight, how busy stages are, nor what workers use."""
-BESIDE_LINES = 9
+BESIDE_LINES = 11
 """What a screen has beside stages and workers."""
 LEAST_WORKERS = 3
 LATE_S = 5.0
@@ -69,10 +69,11 @@ class Busyness:
             if sight.stage is not None and sight.stage < len(spent):
                 spent[sight.stage] += sight.unreported_s
         now = (snapshot.elapsed_s, tuple(spent))
-        before = self._marks[0] if self._marks else (0.0, (0.0,) * len(spent))
+        is_first = not self._marks
         self._marks.append(now)
         while len(self._marks) > 1 and self._marks[1][0] <= now[0] - WINDOW_S:
             self._marks.popleft()
+        before = (0.0, (0.0,) * len(spent)) if is_first else self._marks[0]
         capacity_s = (now[0] - before[0]) * len(snapshot.workers)
         if capacity_s <= 0:
             return (0.0,) * len(spent)

@@ -26,7 +26,10 @@ from mpengine.records import dataclass, fields
 SUFFIX: Final = ".run"
 FIGURES_BYTES: Final = 4096
 MAX_TEXT: Final = 500
-MAX_STAGES: Final = 200
+MAX_REASON: Final = 250
+MAX_NAME: Final = 80
+MAX_STAGES: Final = 100
+"""Characters, each of which may take twelve bytes; all of it has to fit into what a reader accepts."""
 TRIES: Final = 5
 
 
@@ -103,7 +106,7 @@ def pack(entry: RunEntry, figures: RunFigures) -> bytes:
     """Return the content of a run's file."""
     values = dataclasses.asdict(entry)
     values["authkey"] = entry.authkey.hex()
-    values["stages"] = [_cut(name) for name in entry.stages[:MAX_STAGES]]
+    values["stages"] = [_cut(name, MAX_NAME) for name in entry.stages[:MAX_STAGES]]
     values["command"], values["folder"] = _cut(entry.command), _cut(entry.folder)
     return pack_figures(figures) + _line(values)
 
@@ -111,7 +114,7 @@ def pack(entry: RunEntry, figures: RunFigures) -> bytes:
 def pack_figures(figures: RunFigures) -> bytes:
     """Return the part of a run's file that is written over."""
     values = dataclasses.asdict(figures)
-    values["reason"] = None if figures.reason is None else _cut(figures.reason)
+    values["reason"] = None if figures.reason is None else _cut(figures.reason, MAX_REASON)
     return _line(values).rstrip(b"\n").ljust(FIGURES_BYTES - 1) + b"\n"
 
 
@@ -192,5 +195,5 @@ def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {one.name: values[one.name] for one in fields(kind)}
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
+def _cut(text: str, limit: int = MAX_TEXT) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
