@@ -287,7 +287,11 @@ def _memory_files() -> Iterator[tuple[int, int, str]]:
 
 def _names(folder: str) -> list[str]:
     try:
-        return [path.name for path in Path(folder).iterdir() if path.name.startswith(_OWN_PREFIX)]
+        # The folder in which runs are listed is any program's of this user, and there while one of them runs something.
+        common = f"{_OWN_PREFIX}{os.geteuid()}"
+        return [
+            name for path in Path(folder).iterdir() if (name := path.name).startswith(_OWN_PREFIX) and name != common
+        ]
     except OSError:
         return []
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m mpengine run pkg.mod:pipeline``, ``map pkg.mod:fn`` and ``doctor``.
+"""The command line, ``python -m mpengine``: runs, a look at runs of other terminals, and at this machine.
 
 Values go to standard output, one JSON value a line; everything meant for a person to standard error.  The exit status:
 
@@ -8,7 +8,6 @@ Values go to standard output, one JSON value a line; everything meant for a pers
     130  after SIGINT
     143  after SIGTERM
 
-=======
 ================  ===============================================================
 ``commands``      what can be typed, and what each ending means as an exit status
 ``mapping``       what was typed for ``map``, as one request
@@ -29,6 +28,13 @@ Values go to standard output, one JSON value a line; everything meant for a pers
 ``frames``        that as a table, and as a line
 ``bars``          that as one line that was asked for
 ``figures``       what a run that has ended has to tell
+``watching``      what can be typed to look at a run of another terminal
+``rundown``       the runs that are listed
+``top``           one of them, shown while it goes on
+``panes``         what is shown of it, as tables; pure
+``stacking``      where its workers are
+``cancelling``    how it is ended, and what came of that
+``waiting``       its end, waited for and told
 ``doctor``        whether an engine can run here, and why not
 ``machine``       what this machine allows
 ``surroundings``  what a job that runs for hours meets here

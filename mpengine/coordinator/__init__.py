@@ -22,6 +22,8 @@
 ``publishing``     snapshots on the metrics board, off everybody's way
 ``tape``           what observers are to be told, noted by the loop
 ``telling``        the thread that tells them
+``lookout``        what others may see of a run, and ask of it
+``sightings``      what each worker is at, if somebody asks
 ``failures``       failed items, kept and logged at a limited rate
 ``handlers``       error handlers, called one after another
 ``scribe``         a thread for whatever is logged

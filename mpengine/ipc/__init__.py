@@ -7,5 +7,6 @@
 ``assembly``      the items of a batch, put together from several payloads
 ``controlblock``  one memory file: the cancel flag and one slot for each worker
 ``lastwords``     the frames that a worker was in when it was killed or crashed
+``stackfile``     the frames that a worker is in, told while it goes on
 ================  ======================================================================
 """

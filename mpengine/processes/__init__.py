@@ -10,5 +10,7 @@
 ``identity``      which process is meant, though its number may be another's tomorrow
 ``stopping``      when to ask, when to insist, when to kill: the stop ladder, without the doing
 ``boardprocess``  the process of the metrics board
+``stacks``        where a worker is, asked from any process of the same user
+``usage``         memory and CPU of processes, as anybody can see them
 ================  =============================================================================
 """
