@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mpengine.runs import KnownRun, Watch
 
 FAILED = 1
-SIGHT_S = 2.0
+SIGHT_S = 5.0
 
 
 def tell_stacks(run: KnownRun, *, threads: bool, full: bool, with_parent: bool) -> int:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mpengine.runs import KnownRun
 
 EVERY_S = 0.5
-SIGHT_S = 3.0
+SIGHT_S = 5.0
 STANDARD_INPUT = 0
 STANDARD_OUTPUT = 1
 FAILED = 1

@@ -60,7 +60,7 @@ class SilentError(Exception):
     """A worker does not tell where it is; the message says why, in a few words."""
 
 
-def ask_stack(pid: int, *, threads: bool = False, timeout_s: float = 1.0) -> tuple[ThreadStack, ...]:
+def ask_stack(pid: int, *, threads: bool = False, timeout_s: float = 5.0) -> tuple[ThreadStack, ...]:
     """Where the worker with this number is.
 
     Args:
