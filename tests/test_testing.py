@@ -294,6 +294,12 @@ def test_what_mpengine_itself_leaves_in_this_process_is_told():
     assert f"shared memory {Path(shared.name).name}" in said
 
 
+def test_the_folder_in_which_other_programs_list_their_runs_is_nobodys_blame(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with assert_no_orphans(**AT_ONCE):
+        (tmp_path / f"mpengine-{os.geteuid()}").mkdir()
+
+
 def test_threads_and_files_of_others_are_not_told():
     gate = threading.Event()
     thread = threading.Thread(target=gate.wait, daemon=True)

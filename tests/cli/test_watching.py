@@ -148,6 +148,15 @@ def test_a_run_is_listed_shown_and_asked_where_it_is_and_does_not_notice(job, co
     assert status == 0
     assert all(text in out for text in ("thread MainThread", "mpengine-coordinator", "in run_worker", "Current thread"))
 
+    os.kill(pid, signal.SIGSTOP)
+    status, out, _ = command("stack", name)
+    os.kill(pid, signal.SIGCONT)
+    assert status == 1
+    assert re.search(rf"pid {pid}, busy in hold, item 3, for \d+:\d\d: is stopped\n", out)
+
+    told = (1, "", "mpengine: the text has 1001 characters, and may have 1000\n")
+    assert command("cancel", name, "--reason", "x" * 1001) == told
+
     job.go_on()
     assert job.outcome() == WHOLE
     assert not listed.exists()
@@ -198,18 +207,6 @@ def test_the_workers_of_a_run_whose_board_is_stopped_are_found_all_the_same(job,
     assert "are looked for among what it has started" in err
     assert f"a worker, pid {pid}\n" in out
     assert "in hold\n" in out
-    job.go_on()
-    assert job.outcome() == WHOLE
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_stopped_is_said_to_be(job, command):
-    name, pid = job.wait_held()
-    os.kill(pid, signal.SIGSTOP)
-    status, out, _ = command("stack", name)
-    os.kill(pid, signal.SIGCONT)
-    assert status == 1
-    assert re.search(rf"pid {pid}, busy in hold, item 3, for \d+:\d\d: is stopped\n", out)
     job.go_on()
     assert job.outcome() == WHOLE
 
@@ -369,10 +366,3 @@ def test_a_run_without_a_board_is_told_to_be_silent(command, listed):
         with pytest.raises(GoneError):
             watch.look()
         assert watch.noted().reason == "enough"
-
-
-def test_a_reason_that_is_too_long_is_one_line(job, command):
-    name = job.wait_listed()
-    status, _, err = command("cancel", name, "--reason", "x" * 1001)
-    assert status == 1
-    assert err == "mpengine: the text has 1001 characters, and may have 1000\n"
