@@ -288,13 +288,13 @@ def test_a_killed_board_disturbs_nothing_and_the_next_run_has_another(signum, ma
 @pytest.mark.parametrize("is_warm", [False, True])
 def test_a_stopped_board_holds_up_nobody(is_warm, make_watched, monkeypatch):
     """Its socket still takes connections; nobody answers on them."""
-    monkeypatch.setattr(board_module, "PATIENCE_S", 0.1)
     monkeypatch.setattr(publishing, "END_S", 0.1)
     engine = make_watched()
     if is_warm:
         engine.__enter__()
     with endless(engine) as results:
         board = go_on_until(results, engine.metrics)
+        monkeypatch.setattr(board_module, "PATIENCE_S", 0.1)  # only now: a board that is not stopped may be slow
         stopped = board_process(engine)
         stopped.send_signal(signal.SIGSTOP)
         with pytest.raises(UNREACHABLE):
@@ -308,10 +308,10 @@ def test_a_stopped_board_holds_up_nobody(is_warm, make_watched, monkeypatch):
 
 @slow
 def test_a_board_that_was_stopped_and_goes_on_is_written_again(make_watched, monkeypatch):
-    monkeypatch.setattr(board_module, "PATIENCE_S", 0.05)
     engine = make_watched()
     with endless(engine) as results:
         board = go_on_until(results, lambda: (found := engine.metrics()) and found.copy() and found)
+        monkeypatch.setattr(board_module, "PATIENCE_S", 0.05)
         process = board_process(engine)
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(UNREACHABLE):
