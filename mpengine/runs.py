@@ -252,8 +252,13 @@ class Watch:
             GoneError: it does not answer, or is over (``noted`` then tells how it ended).
         """
         found = self._call("look", seen, wait_s)
-        if found["run_id"] != self.run.run_id and self.noted().has_ended:
-            raise GoneError(f"run {self.run.run_id} is over")
+        give_up_at = time.monotonic() + ANSWER_S
+        while found["run_id"] != self.run.run_id:  # another's, on the same board: this one is over, or has just begun
+            if self.noted().has_ended:
+                raise GoneError(f"run {self.run.run_id} is over")
+            if time.monotonic() > give_up_at:
+                raise GoneError(f"run {self.run.run_id} has told nothing yet")
+            found = self._call("look", found["number"], 0.5)
         sights = found["sights"]
         return View(
             snapshot=snapshot_of(found["figures"]),

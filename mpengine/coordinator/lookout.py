@@ -106,6 +106,7 @@ class Lookout:
         try:
             if self._listing is None:
                 self._listing = self._enter(where, snapshot)
+                _sweep()
             self._listing.note(_figures(snapshot))
         except OSError as error:
             self._is_unlisted = True
@@ -184,6 +185,13 @@ def _figures(snapshot: Snapshot, *, has_ended: bool = False) -> Any:
         noted_at=time.time(),
         has_ended=has_ended,
     )
+
+
+def _sweep() -> None:
+    """Forget the runs that were killed long ago, which nobody may ever look for."""
+    from mpengine.runs import KEPT_S, clear_dead
+
+    clear_dead(KEPT_S)
 
 
 def own_stacks() -> str:

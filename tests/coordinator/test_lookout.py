@@ -1,5 +1,6 @@
 """What others get to see of a run and may ask of it: staged with a board that is a desk in this very process."""
 
+import os
 import threading
 import time
 
@@ -12,7 +13,7 @@ from mpengine.metrics import Snapshot, StageMetrics
 from mpengine.monitor.board import BoardAddress
 from mpengine.monitor.desk import Desk
 from mpengine.monitor.sights import Sights, WorkerSight
-from mpengine.runs import KnownRun, known_runs
+from mpengine.runs import KEPT_S, KnownRun, known_runs
 
 PATIENCE_S = 20.0
 WHERE = BoardAddress("\0nowhere", b"key")
@@ -125,6 +126,16 @@ def test_a_run_is_listed_with_its_first_snapshot_and_taken_off_with_its_last(loo
     lookout.end(RUNNING)
     lookout.remove()
     assert not listed.exists()
+
+
+def test_who_is_listed_forgets_those_that_were_killed_long_ago(lookout, desk, listed):
+    listed.mkdir(mode=0o700)
+    for name, age_s in (("kd4q.run", KEPT_S + 60), ("kd7x.run", 60)):
+        (listed / name).write_bytes(b"of a coordinator that was killed")
+        os.utime(listed / name, (time.time() - age_s,) * 2)
+    name = publish(lookout, desk)
+    assert {path.name for path in listed.iterdir()} == {"kd7x.run", f"{name}.run"}
+    lookout.remove()
 
 
 def test_k1_a_run_whose_end_was_never_told_is_taken_off_all_the_same(lookout, desk, listed):

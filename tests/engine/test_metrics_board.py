@@ -311,11 +311,12 @@ def test_a_board_that_was_stopped_and_goes_on_is_written_again(make_watched, mon
     engine = make_watched()
     with endless(engine) as results:
         board = go_on_until(results, lambda: (found := engine.metrics()) and found.copy() and found)
-        monkeypatch.setattr(board_module, "PATIENCE_S", 0.05)
         process = board_process(engine)
         process.send_signal(signal.SIGSTOP)
-        with pytest.raises(UNREACHABLE):
-            board.copy()
+        with monkeypatch.context() as patch:
+            patch.setattr(board_module, "PATIENCE_S", 0.05)
+            with pytest.raises(UNREACHABLE):
+                board.copy()
         process.send_signal(signal.SIGCONT)
         before = board.copy()["delivered"]
         assert go_on_until(results, lambda: board.copy()["delivered"] > before)

@@ -146,6 +146,10 @@ class Board:
         self.is_waiting = is_waiting
         self.asked = []
 
+    def look(self, seen, wait_s):
+        run_id, state = self.answers.pop(0)
+        return {"run_id": run_id, "number": seen + 1, "age_s": 0.0, "figures": {"state": state}, "sights": None}
+
     def ask(self, run_id, kind, text):
         self.asked.append((run_id, kind, text))
         return 1
@@ -162,6 +166,18 @@ def watch(put):
     put("kd4q")
     with attach(find_run()) as watch:
         yield watch
+
+
+def test_what_the_run_before_has_left_on_the_board_is_not_taken_for_this_one(watch):
+    watch._board = Board([("", "idle"), ("kd3x", "finished"), ("kd4q", "running")])
+    assert watch.look().snapshot.state == "running"
+
+
+def test_a_run_that_says_nothing_of_itself_is_given_up(watch, monkeypatch):
+    monkeypatch.setattr(runs, "ANSWER_S", -1.0)
+    watch._board = Board([("kd3x", "finished")])
+    with pytest.raises(GoneError, match="has told nothing yet"):
+        watch.look()
 
 
 def test_who_asks_waits_until_the_run_has_heard(watch):
