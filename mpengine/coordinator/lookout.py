@@ -67,6 +67,7 @@ class Lookout:
         self._is_unlisted = False
         self._note_at = 0.0
         self._is_watched = False
+        self._is_over = False
 
     def publish(self, board: BoardProxy, where: BoardAddress, take: Callable[[], Snapshot], *, is_due: bool) -> None:
         """Put a snapshot on the board if one is due or somebody watches, and do what was asked.
@@ -108,6 +109,8 @@ class Lookout:
                 self._listing = self._enter(where, snapshot)
                 _sweep()
             self._listing.note(_figures(snapshot))
+            if self._is_over:  # it came to its end meanwhile, and whoever knew it saw nothing to take off the list
+                self._listing.end()
         except OSError as error:
             self._is_unlisted = True
             text = "the run goes on, and is in no list of runs: %s: %s"
@@ -141,12 +144,14 @@ class Lookout:
 
     def end(self, last: Snapshot) -> None:
         """Say how the run has ended, to whom it may concern, and take it off the list."""
+        self._is_over = True
         listing = self._listing
         if listing is not None:
             listing.end(_figures(last, has_ended=True))
 
     def remove(self) -> None:
         """Take the run off the list, if it is still there; from any thread (K1)."""
+        self._is_over = True
         listing = self._listing
         if listing is not None:
             listing.end()

@@ -8,9 +8,10 @@ A1. Nothing is started for a run that is over within ``interval_s`` but this thr
     where nobody has asked for the board: to start its process takes as much of a core as a second's batches do.
 A2. The board's process stays until ``close``.  If it dies before that, the run goes on without a board; the next run
     starts another.
-    What others may see of a run and ask of it goes the same way, on the same thread; see ``lookout``.
 A3. Nobody waits for this thread but ``end``, ``END_S`` at most, so that the last snapshot is there when the run is
     over; and ``close``, which kills the board's process first and with it whatever the thread waits for.
+A4. What others may see of a run, and ask of it, goes the same way on the same thread: see ``lookout``, which is loaded
+    when a run gets its first snapshot on a board.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import threading
 import time
 
-from mpengine.coordinator.lookout import Lookout
 from mpengine.coordinator.scribe import WARNING
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-    from mpengine.coordinator.lookout import Watched
+    from mpengine.coordinator.lookout import Lookout, Watched
     from mpengine.coordinator.scribe import Scribe
     from mpengine.metrics import Snapshot
     from mpengine.monitor.board import BoardAddress, BoardProxy
@@ -64,7 +64,8 @@ class Publisher:
         self._thread: threading.Thread | None = None
         self._process: BoardProcess | None = None
         self._board: BoardProxy | None = None
-        self._lookout: Lookout | None = None
+        self._run: Watched | None = None
+        self._lookout: Lookout | None = None  # made for the first snapshot on a board
         self._publish_at = 0.0
         self._has_failed = False
 
@@ -76,7 +77,7 @@ class Publisher:
             return
         with self._lock:
             self._take = take
-            self._lookout = None if run is None else Lookout(run, self._interval_s, self._scribe)
+            self._run, self._lookout = run, None
             self._began_at = time.monotonic()
             is_late = self._board is None and not self._is_asked_for
             self._due_at = self._began_at + self._interval_s * (UNASKED if is_late else 1)
@@ -170,12 +171,11 @@ class Publisher:
                 take = None
             elif take is not None:
                 self._due_at = at + min(self._interval_s, HEED_S)
-            lookout = self._lookout
         if last is not None:
             self._publish_last(*last)
         if take is not None:
             self._open()
-            self._publish(take, lookout, at)
+            self._publish(take, at)
 
     def _publish_last(self, last: Snapshot, lookout: Lookout | None) -> None:
         if lookout is not None:
@@ -184,18 +184,24 @@ class Publisher:
         if board is not None:
             board.update(last.as_dict())
 
-    def _publish(self, take: Callable[[], Snapshot], lookout: Lookout | None, at: float) -> None:
+    def _publish(self, take: Callable[[], Snapshot], at: float) -> None:
         with self._lock:
             board, process = self._board, self._process
+            if board is None or self._take is not take:
+                return
+            lookout = self._lookout = self._lookout or self._look_out()
         is_due = at >= self._publish_at or self._interval_s <= HEED_S
-        if board is None:
-            return
         if is_due:
             self._publish_at = at + self._interval_s
         if lookout is not None and process is not None:
             lookout.publish(board, process.where, take, is_due=is_due)
         elif is_due:
             board.update(take().as_dict())
+
+    def _look_out(self) -> Lookout | None:
+        from mpengine.coordinator.lookout import Lookout
+
+        return None if self._run is None else Lookout(self._run, self._interval_s, self._scribe)
 
     def _open(self) -> None:
         """Start the board's process, unless there is one, or was one that has failed."""

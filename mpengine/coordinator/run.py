@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from mpengine.backends.headstart import HeadStart
     from mpengine.coordinator.journaling import RunNotes
     from mpengine.coordinator.runoptions import RunOptions
-    from mpengine.coordinator.sightings import Sightings
     from mpengine.metrics import Snapshot
     from mpengine.plan import Plan
     from mpengine.scheduler.commands import SettleItems
@@ -86,6 +85,7 @@ class Run:
         )  # fmt: skip
         self._scheduler = Scheduler(plan, settings)
         self._coordinator = Coordinator(plan, self._scheduler, backend, options.scribe)
+        self.sightings = self._coordinator.sightings  # of what each worker is at
         self._coordinator.notes = self._journal
         self._teller = self._coordinator.observed_by(options.observers)
         codec = PlainCodec() if plan.begins_plain else backend.codec
@@ -235,11 +235,6 @@ class Run:
     def snapshot(self) -> Snapshot:
         """Return the figures so far; from any thread."""
         return self._coordinator.snapshots.take()
-
-    @property
-    def sightings(self) -> Sightings:
-        """Who sees what each worker is at."""
-        return self._coordinator.sightings
 
     # ------------------------------------------------------------------ the consumer's thread
 

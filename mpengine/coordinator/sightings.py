@@ -9,16 +9,16 @@ O3. A worker's slot is read as it stands; what is half written, or of a batch th
 
 from __future__ import annotations
 
-import queue
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
-from mpengine.monitor.sights import Sights, WorkerSight
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import queue
+
     from mpengine.backends.base import Backend
     from mpengine.ipc.controlblock import SlotRecord
+    from mpengine.monitor.sights import Sights, WorkerSight
     from mpengine.plan import Plan
     from mpengine.profiles import Profile
     from mpengine.scheduler.batches import Batch
@@ -57,6 +57,10 @@ class Sightings:
 
     def ask(self, timeout_s: float) -> Sights | None:
         """Return what the workers are at; None where the loop has no time (O1)."""
+        import queue
+
+        from mpengine.monitor.sights import Sights
+
         answer: queue.SimpleQueue[tuple[tuple[WorkerSight, ...], Profile]] = queue.SimpleQueue()
         self.wanted.append(answer)
         self._backend.wake()
@@ -76,6 +80,8 @@ class Sightings:
             self.wanted.popleft().put(seen)
 
     def _see(self, worker: Worker, at: float) -> WorkerSight:
+        from mpengine.monitor.sights import WorkerSight  # only where somebody watches
+
         unreported_s = max(0.0, at - worker.since) if worker.active else 0.0
         record = self._backend.record_of(worker.worker_id)
         batch = None if record is None or record.batch_id is None else worker.held.get(record.batch_id)
@@ -89,6 +95,8 @@ class Sightings:
         return WorkerSight(worker_id=worker.worker_id, stage=stage, first=first, last=last, unreported_s=unreported_s)
 
     def _see_named(self, worker: Worker, batch: Batch, record: SlotRecord, at: float) -> WorkerSight:
+        from mpengine.monitor.sights import WorkerSight
+
         chain = self._plan.chains[batch.chain]
         first, last = _ends(batch)
         position = record.position

@@ -147,6 +147,18 @@ def test_k1_a_run_whose_end_was_never_told_is_taken_off_all_the_same(lookout, de
     assert not listed.exists()
 
 
+def test_k1_a_run_that_ends_while_it_is_being_listed_for_the_first_time_is_not(lookout, desk, listed, monkeypatch):
+    enter = lookout._enter
+
+    def enter_late(*args):
+        lookout.remove()  # by another thread, which finds nothing to take off the list
+        return enter(*args)
+
+    monkeypatch.setattr(lookout, "_enter", enter_late)
+    publish(lookout, desk)
+    assert not listed.exists()
+
+
 def test_k2_a_folder_that_cannot_be_written_to_is_one_line(lookout, desk, scribe, listed):
     listed.write_text("no folder")
     for _ in range(3):
@@ -238,14 +250,13 @@ def test_each_run_of_an_engine_has_a_name_of_its_own_and_hears_what_is_asked_of_
 def test_a_last_snapshot_that_comes_late_takes_its_own_run_off_the_list_and_not_the_next_one(publisher, monkeypatch):
     monkeypatch.setattr(publishing, "END_S", 0.0)
     publisher.begin(lambda: RUNNING, Run())
-    wait_until(known_runs)
+    (first,) = wait_until(known_runs)
     publisher._take_turn = lambda: None  # the thread has no time
     publisher.end(RUNNING)
     publisher.begin(lambda: RUNNING, second := Run())
     del publisher._take_turn
     publisher._wake.set()
-    wait_until(lambda: [run for run in known_runs() if run.run_id == publisher._lookout._run_id])
-    assert len(known_runs()) == 1
+    wait_until(lambda: len(known_runs()) == 1 and known_runs()[0].run_id != first.run_id)
     assert second.done == []
 
 
