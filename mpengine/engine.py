@@ -59,8 +59,8 @@ class Engine:
         max_bytes: what the payloads under way may weigh together; 1 GiB by default.
         backend: ``"process"``, or ``"inline"`` to run everything in this thread, for debugging.
         preload: modules that the fork server imports once, so that workers start with them.
-        metrics_interval_s: seconds between snapshots on the metrics board, which a run gets once it has lasted longer
-            than that and somebody has asked for it, or four times as long; 0: never.  Inline runs have no board.
+        metrics_interval_s: seconds between snapshots on the metrics board, which a run gets after so long where somebody
+            has asked for it, else after four times as long; 0: never.  Inline runs have no board.
         observers: are told what happens, in bulk, by a thread of the engine's; see ``monitor.observing``.
         keep_output: so many bytes of what an item prints are kept for its error; items then run one by one.
 
@@ -105,8 +105,7 @@ class Engine:
         self._last_snapshot = Snapshot()
         self._scribe = Scribe()
         self._publisher = Publisher(metrics_interval_s, self._scribe)
-        self._is_warm = False
-        self._is_closed = False
+        self._is_warm = self._is_closed = False
         self._pid = os.getpid()
 
     def run(
