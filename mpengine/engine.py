@@ -59,7 +59,7 @@ class Engine:
         max_bytes: what the payloads under way may weigh together; 1 GiB by default.
         backend: ``"process"``, or ``"inline"`` to run everything in this thread, for debugging.
         preload: modules that the fork server imports once, so that workers start with them.
-        metrics_interval_s: seconds between snapshots on the metrics board, which a run gets after so long where somebody
+        metrics_interval_s: seconds between snapshots on the metrics board, which a run gets after so long if somebody
             has asked for it, else after four times as long; 0: never.  Inline runs have no board.
         observers: are told what happens, in bulk, by a thread of the engine's; see ``monitor.observing``.
         keep_output: so many bytes of what an item prints are kept for its error; items then run one by one.

@@ -14,10 +14,9 @@ Z4. Batches grow with the run, to a part of the time it has lasted, ``LONGEST_S`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpengine.records import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mpengine.plan import ChainPlan
 
