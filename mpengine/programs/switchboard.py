@@ -114,6 +114,7 @@ class Switchboard:
         self._start_at = 0.0
         self._look_at = 0.0
         self._told_stop = False
+        self._told_waiting = False
         self._told_limit_s = 0.0
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         name = b"\0mpengine-" + os.urandom(_TOKEN_BYTES).hex().encode()  # "secrets" is a slow import
@@ -304,11 +305,18 @@ class Switchboard:
             if now < self._start_at:
                 return
             if self._rules.memfree and self._rules.free_bytes() < self._rules.memfree:
+                self._say_it_waits()
                 return
             if self._say(line, GO):  # else it keeps its place, and those behind it are not kept waiting (S6)
                 self._asking.remove(line)
                 self._start_at = now + self._rules.delay_s
                 line.began = now
+
+    def _say_it_waits(self) -> None:
+        """Say, once, that a run stands still for want of memory that none of its own jobs will give back."""
+        if not self._told_waiting and all(line.began is None for line in self._lines.values()):
+            self._told_waiting = True
+            self._tell("less memory than --memfree is free: no job starts until others have given some back")
 
     def _look_at_memory(self) -> None:
         now = time.monotonic()

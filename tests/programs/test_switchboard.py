@@ -117,10 +117,13 @@ def test_a_worker_that_dies_takes_its_question_along(serve):
 
 def test_nothing_starts_while_too_little_memory_is_free(serve):
     memory = Memory(99)
-    asking = Asking(serve.wire(serve(memfree=100, free_bytes=memory)))
+    board = serve(memfree=100, free_bytes=memory)
+    asking = Asking(serve.wire(board))
     for _ in range(2):
         assert memory.looks.acquire(timeout=20)
     assert asking.is_alive()
+    assert "no job starts until others have given some back" in board.told.get(timeout=20)
+    assert board.told.empty()
 
     memory.free = 100
 
