@@ -37,10 +37,11 @@ exclude_patterns = ["changes/+*"]  # all on one page, see add_to_source()
 nitpicky = True
 _elsewhere = "asyncio|collections|dataclasses|enum|multiprocessing|os|pathlib|types|typing"
 nitpick_ignore_regex = [
-    ("py:class", "Stages|Source"),  # a pipeline, or a list of stages; an iterable: each docstring says so
+    ("py:class", "Stages|PipelineSource"),  # a pipeline, or a list of stages; an iterable: each docstring says so
     ("py:class", "Proxy|BoardAddress"),  # see mpengine.monitor.board
     ("py:class", "Record"),  # any of those that an observer is told; the reference has them all
     ("py:class", "Consumer"),  # what an AsyncResultStream is made of; the same
+    ("py:class", r"Token|(mpengine\.reading\.)?Reading"),  # for whoever writes a sink or a source
     ("py:class", "JournalLike"),  # a path or a Journal: the same
     ("py:class", "StageFunction"),  # any callable: the docstring of Stage says which
     ("py:class", "Run"),  # what a ResultStream is made of, which nobody but the engine does

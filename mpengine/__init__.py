@@ -16,6 +16,9 @@ Where things are (imports point down only)::
     pipeline            Pipeline: a source and its stages
     mixes               Mix: stages side by side
     stages              Stage, SKIP, KillSwitch, WorkerState
+    deadletters         DeadLetter: failed items kept in a file, and run again
+    sources  sinks      files, tables and folders that items come from and values go to
+    reading             records that workers read, and what is malformed; compression
     cancelevent         CancelEvent: the cancel flag as a multiprocessing.Event
     results  policies  cancellation  metrics  settings
     bounded             what user code says of its objects, within bounds
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
     from mpengine.cancelevent import CancelEvent
     from mpengine.cancellation import cancelled
+    from mpengine.deadletters import DeadLetter, dead_letters
     from mpengine.engine import Engine
     from mpengine.errors import (
         EngineClosedError,
@@ -46,8 +50,10 @@ if TYPE_CHECKING:
         InternalError,
         ItemTimeoutError,
         JournalError,
+        MalformedError,
         MemoryLimitError,
         PipelineError,
+        SourceError,
         StageError,
         WorkerDiedError,
     )
@@ -57,10 +63,12 @@ if TYPE_CHECKING:
     from mpengine.pipeline import Pipeline
     from mpengine.policies import ErrorPolicy, Retry
     from mpengine.results import Err, ItemError, Ok, Report
+    from mpengine.sinks.base import SinkError
     from mpengine.stages import SKIP, KillSwitch, Stage, WorkerState, stage
 
 _HOME = {
     "CancelEvent": "cancelevent",
+    "DeadLetter": "deadletters",
     "Engine": "engine",
     "EngineClosedError": "errors",
     "EngineError": "errors",
@@ -72,6 +80,7 @@ _HOME = {
     "Journal": "journal.description",
     "JournalError": "errors",
     "KillSwitch": "stages",
+    "MalformedError": "errors",
     "MemoryLimitError": "errors",
     "Mix": "mixes",
     "Ok": "results",
@@ -80,7 +89,9 @@ _HOME = {
     "Report": "results",
     "Retry": "policies",
     "SKIP": "stages",
+    "SinkError": "sinks.base",
     "Snapshot": "metrics",
+    "SourceError": "errors",
     "Stage": "stages",
     "StageError": "errors",
     "StageMetrics": "metrics",
@@ -88,6 +99,7 @@ _HOME = {
     "WorkerMetrics": "metrics",
     "WorkerState": "stages",
     "cancelled": "cancellation",
+    "dead_letters": "deadletters",
     "mix": "mixes",
     "stage": "stages",
 }
@@ -95,6 +107,7 @@ _HOME = {
 __all__ = [
     "SKIP",
     "CancelEvent",
+    "DeadLetter",
     "Engine",
     "EngineClosedError",
     "EngineError",
@@ -106,6 +119,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "KillSwitch",
+    "MalformedError",
     "MemoryLimitError",
     "Mix",
     "Ok",
@@ -113,7 +127,9 @@ __all__ = [
     "PipelineError",
     "Report",
     "Retry",
+    "SinkError",
     "Snapshot",
+    "SourceError",
     "Stage",
     "StageError",
     "StageMetrics",
@@ -121,6 +137,7 @@ __all__ = [
     "WorkerMetrics",
     "WorkerState",
     "cancelled",
+    "dead_letters",
     "mix",
     "stage",
 ]

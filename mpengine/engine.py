@@ -260,7 +260,7 @@ class Engine:
 
     def _plan(self, pipeline: Pipeline) -> Plan:
         return make_plan(
-            pipeline.stages,
+            pipeline.all_stages,
             default_buffer=self._options.items_waiting,
             default_policy=self._policy,
             threads=0 if self._options.backend == "inline" else self.workers,

@@ -31,6 +31,23 @@ class StageError(EngineError):
     """
 
 
+class SourceError(EngineError):
+    """An input that cannot be read any further."""
+
+
+class MalformedError(EngineError, ValueError):
+    """A part of the input that is no item: a line that is not JSON, a row with too few fields.
+
+    Attributes:
+        where: what it is, by number and file: ``"line 7 of in.jsonl"``.
+        raw: the text, or the list of fields, as it stands there, cut off after some thousand characters; None where
+            there is nothing to show.
+    """
+
+    where: str = ""
+    raw: str | list[str] | None = None
+
+
 class WorkerDiedError(EngineError):
     """A worker process ended without having been asked to.
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 
 from mpengine.errors import PipelineError
 from mpengine.mixes import Mix, as_member
+from mpengine.reading import Reader, Source
 from mpengine.records import replace
 from mpengine.stages import Stage, StageFunction, stage
 
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from mpengine.engine import Engine
     from mpengine.journal.description import JournalLike
     from mpengine.metrics import Snapshot
+    from mpengine.reading import Reading
     from mpengine.results import Err, Ok
+    from mpengine.sinks.base import Sink
 
-Source = Iterable["Any"] | AsyncIterable["Any"] | Callable[[], "Any"]
+PipelineSource = Iterable["Any"] | AsyncIterable["Any"] | Callable[[], "Any"]
 
 
 class Pipeline:
@@ -38,7 +41,7 @@ class Pipeline:
         PipelineError: the source or a stage is none of these.
     """
 
-    def __init__(self, source: Source | Pipeline, stages: Sequence[Stage | Mix | StageFunction] = ()) -> None:
+    def __init__(self, source: PipelineSource | Pipeline, stages: Sequence[Stage | Mix | StageFunction] = ()) -> None:
         """Check source and stages."""
         prefix: tuple[Stage | Mix, ...] = ()
         if isinstance(source, Pipeline):
@@ -54,7 +57,7 @@ class Pipeline:
         self._engines: set[Engine] = set()
 
     @property
-    def source(self) -> Source:
+    def source(self) -> PipelineSource:
         """Where the items come from."""
         return self._source
 
@@ -62,6 +65,12 @@ class Pipeline:
     def stages(self) -> tuple[Stage | Mix, ...]:
         """What they go through."""
         return self._stages
+
+    @property
+    def all_stages(self) -> tuple[Stage | Mix, ...]:
+        """The stages, behind the one that makes items of what the source has read, where it has to be made."""
+        reading = self._source.reading if isinstance(self._source, Source | Reader) else None
+        return self._stages if reading is None else (reading_stage(reading, self._stages), *self._stages)
 
     @property
     def cancelled(self) -> str | None:
@@ -88,7 +97,7 @@ class Pipeline:
             added = replace(fn, **options) if isinstance(fn, Stage) else stage(fn, **options)
         return Pipeline(self._source, (*self._stages, added))
 
-    def with_source(self, source: Source | Pipeline) -> Pipeline:
+    def with_source(self, source: PipelineSource | Pipeline) -> Pipeline:
         """Return the same stages behind another source.
 
         Args:
@@ -137,6 +146,55 @@ class Pipeline:
             EngineError: the engine runs another pipeline at this moment, is closed, or this pipeline was cancelled.
         """
         return self._engine(engine).iter(self, journal=journal)
+
+    def to(self, sink: Sink, engine: Engine | None = None, *, journal: JournalLike = None) -> Ok | Err:
+        """Run the pipeline to its end, and write what comes out.
+
+        Args:
+            sink: where to; it is begun, and closed in the end.
+            engine: as for ``run``.
+            journal: keeps what is done, and how far the output is; with ``Journal(path, resume=True)`` both go on.
+
+        Returns:
+            ``Ok(report)`` or ``Err(reason, cause, report)``; a value that could not be written is the cause of one.
+
+        Raises:
+            OSError: the output cannot be opened.
+            PipelineError: the pipeline cannot run.
+            EngineError: the engine runs another pipeline at this moment, or is closed; the output or the journal cannot
+                be used.
+        """
+        from mpengine.results import Err as Failed
+        from mpengine.results import Report
+        from mpengine.sinks.base import SinkError, write
+
+        if self._cancelled is not None:
+            return Failed(self._cancelled, None, Report(ok=False))
+        if journal is not None:
+            from mpengine.journal.description import as_journal
+
+            journal = as_journal(journal)
+            journal = journal and replace(journal, output=sink)
+        sink.open()
+        try:
+            stream = self.iter(engine, journal=journal)
+        except BaseException:
+            sink.abort()
+            raise
+        problem: SinkError | None = None
+        with stream:
+            try:
+                write(stream, sink)
+            except SinkError as error:
+                problem = error
+            except BaseException:
+                if stream.result is None:
+                    raise  # not what ended the run
+        result = stream.result
+        assert result is not None  # noqa: S101 - it has ended
+        if problem is None or (not result.is_ok and result.cause is problem):
+            return result
+        return Failed(str(problem), problem, replace(result.report, ok=False))
 
     async def arun(
         self, engine: Engine | None = None, *, collect: bool = True, journal: JournalLike = None
@@ -192,6 +250,37 @@ class Pipeline:
     def __repr__(self) -> str:
         """Return source and stages in the notation that makes them."""
         return " >> ".join([f"Pipeline({type(self._source).__name__})", *(stage.name for stage in self._stages)])
+
+
+def reading_stage(reading: Reading, stages: Sequence[Stage | Mix]) -> Stage:
+    """Return the stage that reads a source's records.
+
+    What cannot be read fails as an item of the first of the ``stages`` would: it has that one's policy.
+    """
+    if not stages:
+        return Stage(reading.function, name=reading.name)
+    head = stages[0].branches[0] if isinstance(stages[0], Mix) else stages[0]
+    kind = "process" if head.kind == "process" else "thread"
+    return Stage(
+        reading.function, name=reading.name, kind=kind, on_error=head.on_error, error_handler=head.error_handler
+    )
+
+
+def with_dead_letters(pipeline: Pipeline, handler: Callable[[Any, Any], object]) -> Pipeline:
+    """Return the pipeline, its stages that name no error policy with SIDE and this handler."""
+
+    def sided(member: Stage) -> Stage:
+        return replace(member, on_error="side", error_handler=handler) if member.on_error is None else member
+
+    return Pipeline(
+        pipeline.source,
+        [
+            replace(member, branches=tuple(map(sided, member.branches)), merge=sided(member.merge))
+            if isinstance(member, Mix)
+            else sided(member)
+            for member in pipeline.stages
+        ],
+    )
 
 
 Stages = Pipeline | Sequence["Any"]

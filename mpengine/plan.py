@@ -109,8 +109,13 @@ class Plan:
 
     @property
     def is_traced(self) -> bool:
-        """Whether what becomes of an item is traced: it may become many, be in several places, or is to be told."""
-        return self.tells_settled or any(chain.fans_out or chain.joins for chain in self.chains)
+        """Whether what becomes of an item is traced: it may become many or be in several places, or is asked for."""
+        return self.tells_settled or self.keeps_items or any(chain.fans_out or chain.joins for chain in self.chains)
+
+    @property
+    def keeps_items(self) -> bool:
+        """Whether an error handler asks for the source's item, whichever stage that has failed in."""
+        return any(stage.hands_item for stage in self.stages)
 
     @property
     def fans_out(self) -> bool:

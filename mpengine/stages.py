@@ -93,7 +93,8 @@ class Stage:
         retries: so many further attempts for an item that fails, or a ``Retry``.
         timeout: seconds per item and attempt.
         on_error: an ``ErrorPolicy`` or its name; None: the engine's default.
-        error_handler: called in the parent with each ``ItemError`` under the ``SIDE`` policy.
+        error_handler: called in the parent with each ``ItemError`` under the ``SIDE`` policy; where it takes a second
+            argument, with the source's item too.
         kind: ``"process"``, ``"thread"`` or ``"async"``.
         concurrency: how many items at once for ``async def`` and thread stages.
         setup: called with the ``WorkerState`` before the worker's first item.
@@ -114,7 +115,7 @@ class Stage:
     retries: int | Retry = field(default=0, kw_only=True)
     timeout: float | None = field(default=None, kw_only=True)
     on_error: ErrorPolicy | str | None = field(default=None, kw_only=True)
-    error_handler: Callable[[Any], object] | None = field(default=None, kw_only=True)
+    error_handler: Callable[..., object] | None = field(default=None, kw_only=True)
     kind: str = field(default="process", kw_only=True)
     concurrency: int = field(default=1, kw_only=True)
     setup: Callable[[WorkerState], object] | None = field(default=None, kw_only=True)
@@ -202,6 +203,11 @@ class Stage:
     def takes_state(self) -> bool:
         """Whether the function wants the ``WorkerState`` as its second argument."""
         return _takes_state(self.fn)
+
+    @property
+    def hands_item(self) -> bool:
+        """Whether the error handler wants the source's item as its second argument."""
+        return self.error_handler is not None and _takes_state(self.error_handler)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function here and now; a class is built first, a missing ``WorkerState`` is made up."""

@@ -248,22 +248,22 @@ class CountingConnection(sqlite3.Connection):
 
 def count_in_here(steps: Steps) -> None:
     """Have what this process does to journals and to its output be steps; half a line is one, too."""
-    from mpengine.sinks import JsonLinesSink
+    from mpengine.sinks.inorder import FileSink
 
     CountingConnection.steps = steps
     connect = sqlite3.connect
     sqlite3.connect = lambda *args, **options: connect(*args, factory=CountingConnection, **options)  # type: ignore[assignment]
-    write = JsonLinesSink.write_bytes
+    write = FileSink.write_bytes
 
-    def write_in_halves(sink: JsonLinesSink, content: bytes) -> None:
+    def write_in_halves(sink: FileSink, content: bytes) -> None:
         middle = len(content) // 2
         write(sink, content[:middle])
         sink.position(is_last=False)
         write(sink, content[middle:])
 
-    JsonLinesSink.write_bytes = write_in_halves  # type: ignore[method-assign]
+    FileSink.write_bytes = write_in_halves  # type: ignore[method-assign]
     for name in ("begin", "position", "sync", "rewind"):
-        setattr(JsonLinesSink, name, _counted(getattr(JsonLinesSink, name), steps))
+        setattr(FileSink, name, _counted(getattr(FileSink, name), steps))
 
 
 def _counted(method: Callable[..., Any], steps: Steps) -> Callable[..., Any]:

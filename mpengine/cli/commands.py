@@ -15,6 +15,7 @@ import click
 
 from mpengine.backends.standard import hold_standard_files
 from mpengine.cli import watching
+from mpengine.cli.formats import INPUTS, OUTPUTS
 from mpengine.cli.mapoptions import MapCommand, is_plain, take_jobs, with_map_options
 from mpengine.cli.mapping import perform_jobs
 from mpengine.cli.running import FAILED, Options, perform
@@ -23,7 +24,7 @@ from mpengine.cli.speech import give_up_broken_streams, in_one_line, say
 from mpengine.cli.streams import STANDARD, open_sink, prints_diverted, write_tables
 from mpengine.cli.watchers import AddressType
 from mpengine.errors import EngineError, PipelineError
-from mpengine.sinks import SinkClosedError
+from mpengine.sinks.base import SinkClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,7 +102,7 @@ class _PolicyChoice(click.Choice[str]):
 
 
 # Whether a file can be read or written is for opening it to tell.
-_PATH = click.Path(dir_okay=False, readable=False, allow_dash=True, path_type=Path)
+_PATH = click.Path(readable=False, allow_dash=True, path_type=Path)
 _OPTIONS = (
     click.option(
         "-w",
@@ -110,9 +111,23 @@ _OPTIONS = (
         metavar="N",
         help="Worker processes; default: one for each core.",
     ),
-    click.option("--input", type=_PATH, metavar="FILE", help="Items are the lines of FILE; - is standard input."),
+    click.option("--input", type=_PATH, metavar="FILE", help="Take the items from FILE; - is standard input."),
+    click.option(
+        "--input-format",
+        type=click.Choice(INPUTS),
+        help="What is in it; default: by its name for run, lines for map.",
+    ),
     click.option(
         "--output", type=_PATH, metavar="FILE", default=STANDARD, help="Write to FILE, not to standard output."
+    ),
+    click.option(
+        "--output-format", type=click.Choice(OUTPUTS), help="What is written; default: by its name, or jsonl."
+    ),
+    click.option(
+        "--dead-letter",
+        type=_PATH,
+        metavar="FILE",
+        help="Drop failed items of stages that do not say what they mean, and append them to FILE.",
     ),
     click.option(
         "--on-error",
@@ -221,6 +236,7 @@ def map_lines(ctx: click.Context, /, target: str | None, **options: Any) -> int:
     options = {name: value for name, value in options.items() if name in own}
     options["input"] = options["input"] or STANDARD
     options["on_error"] = options["on_error"] or "raise"
+    options["input_format"] = options["input_format"] or "lines"
     return perform(Pipeline((), [function]), _options(options))  # the lines take the place of its source
 
 
@@ -259,6 +275,7 @@ def doctor(*, as_json: bool, path: Path | None) -> int:
     facts = examine(path)
     if as_json:
         with open_sink(STANDARD, None) as sink:
+            sink.begin()
             sink.write(facts)
     else:
         write_tables(*tables(facts))

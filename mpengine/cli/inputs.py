@@ -20,7 +20,7 @@ import stat
 import threading
 from typing import TYPE_CHECKING
 
-from mpengine.coordinator.opening import Interruptible
+from mpengine.reading import Interruptible
 from mpengine.records import dataclass
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from mpengine.cli.running import Options
     from mpengine.journal.description import Journal
-    from mpengine.sinks import JsonLinesSink
+    from mpengine.sinks.base import Sink
 
 NAMED_FAILURES = 20
 
 
-def open_journal(options: Options, sink: JsonLinesSink) -> Journal | None:
+def open_journal(options: Options, sink: Sink) -> Journal | None:
     """Return the journal that was asked for; an item is done when its lines are in ``sink``."""
     if options.journal is None:
         return None

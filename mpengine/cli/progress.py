@@ -110,7 +110,7 @@ class Log:
         """See ``Screen``."""
 
 
-def choose_screen(values_fd: int) -> Screen | None:
+def choose_screen(values_fd: int | None) -> Screen | None:
     """Return where to show the progress of a run that writes its values to ``values_fd``; None for nowhere (G5)."""
     if sys.__stderr__ is None or is_where_errors_go(values_fd):
         return None

@@ -17,7 +17,7 @@ from mpengine.cli.signals import Signals, StoppedError
 from mpengine.cli.streams import open_sink, open_source, prints_diverted
 from mpengine.cli.watchers import watchers
 from mpengine.errors import JournalError
-from mpengine.sinks import SinkError
+from mpengine.sinks.base import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from mpengine.engine import Engine
     from mpengine.monitor.observing import Observer
     from mpengine.pipeline import Pipeline
+    from mpengine.reading import Reader
     from mpengine.results import Err, Ok
-    from mpengine.sinks import JsonLinesSink
-    from mpengine.sources import LineSource
+    from mpengine.sinks.base import Sink
 
 FAILED = 1
 
@@ -41,6 +41,9 @@ class Options:
     workers: int | None
     input: Path | None
     output: Path
+    input_format: str | None
+    output_format: str | None
+    dead_letter: Path | None
     on_error: str
     backend: str
     start_method: str
@@ -75,9 +78,14 @@ def perform(pipeline: Pipeline, options: Options, summary: Callable[[list[Any]],
         EngineError: there was no run.
     """
     values: list[Any] = []
+    if options.dead_letter is not None:
+        from mpengine.deadletters import DeadLetter
+        from mpengine.pipeline import with_dead_letters
+
+        pipeline = with_dead_letters(pipeline, DeadLetter(options.dead_letter))
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(options.input)) if options.input else None
-        sink = open_sink(options.output, source)
+        source = stack.enter_context(open_source(options.input, options.input_format)) if options.input else None
+        sink = open_sink(options.output, source, options.output_format)
         with contextlib.ExitStack() as on_error:
             on_error.enter_context(sink)
             observers = stack.enter_context(watchers(options))
@@ -92,8 +100,8 @@ def perform(pipeline: Pipeline, options: Options, summary: Callable[[list[Any]],
 
 def _stream(
     pipeline: Pipeline,
-    source: LineSource | None,
-    sink: JsonLinesSink,
+    source: Reader | None,
+    sink: Sink,
     kept: list[Any] | None,
     options: Options,
     observers: Sequence[Observer] = (),
@@ -146,7 +154,7 @@ def _stream(
     return stream.result
 
 
-def _reader(engine: Engine, pipeline: Pipeline, source: LineSource | None) -> Callable[[], Reading | None]:
+def _reader(engine: Engine, pipeline: Pipeline, source: Reader | None) -> Callable[[], Reading | None]:
     """Return the function that reads how far the run is."""
     from mpengine.coordinator.opening import length_of
     from mpengine.stages import Stage

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from mpengine.engine import Engine
-    from mpengine.sources import LineSource
+    from mpengine.reading import Reader
 
 
 class StoppedError(BaseException):
@@ -36,7 +36,7 @@ class Signals:
             a signal raises ``StoppedError`` there.
     """
 
-    def __init__(self, engine: Engine, source: LineSource | None) -> None:
+    def __init__(self, engine: Engine, source: Reader | None) -> None:
         self._engine = engine
         self._source = source
         self._may_interrupt = False
@@ -71,4 +71,4 @@ class Signals:
     def _cancel(self, signum: int) -> None:
         self._engine.cancel(signal.Signals(signum).name)
         if self._source is not None:
-            self._source.close()
+            self._source.interrupt()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mpengine.cli.frames import clock
 from mpengine.cli.speech import one_line, say
-from mpengine.cli.streams import STANDARD, open_sink
+from mpengine.cli.streams import write_bytes
 from mpengine.processes.stacks import SilentError, ask_stack
 from mpengine.runs import GoneError, View, attach
 
@@ -52,8 +52,7 @@ def tell_stacks(run: KnownRun, *, threads: bool, full: bool, with_parent: bool) 
     except GoneError as error:
         say(str(error))
         return FAILED
-    with open_sink(STANDARD, None) as sink:
-        sink.write_bytes("".join(f"{line}\n" for line in told[:-1]).encode("utf-8", "replace"))
+    write_bytes("".join(f"{line}\n" for line in told[:-1]).encode("utf-8", "replace"))
     return 0 if is_well else FAILED
 
 

@@ -19,14 +19,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mpengine.cli.formats import sink_of, source_of
 from mpengine.cli.speech import rendered
-from mpengine.sinks import JsonLinesSink
-from mpengine.sources import LineSource
+from mpengine.errors import SourceError
+from mpengine.sinks.inorder import FileSink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import RenderableType
+
+    from mpengine.reading import Reader
+    from mpengine.sinks.base import Sink
 
 STANDARD = Path("-")
 
@@ -51,42 +55,51 @@ def _flush() -> None:
             sys.stdout.flush()
 
 
-def open_source(path: Path) -> LineSource:
+def open_source(path: Path, format_name: str | None = None) -> Reader:
     """Open what is read.
+
+    Args:
+        path: the file, or ``STANDARD``.
+        format_name: its format; None: by its name.
 
     Raises:
         UsageError: it cannot be.
+        PipelineError: something that it takes is not installed.
     """
     if path == STANDARD and sys.__stdin__ is None:
         raise click.UsageError("cannot read standard input: it is closed")
+    source = source_of(str(path), format_name)
     try:
-        return LineSource(None if path == STANDARD else path)
+        return source.open()
     except OSError as error:
-        raise click.UsageError(f"cannot read {_name(path, 'input')}: {error.strerror}") from error
+        raise click.UsageError(f"cannot read {_name(path, 'input')}: {error.strerror or error}") from error
+    except SourceError as error:
+        raise click.UsageError(str(error)) from error
 
 
-def open_sink(path: Path, source: LineSource | None) -> JsonLinesSink:
+def open_sink(path: Path, source: Reader | None, format_name: str | None = None) -> Sink:
     """Open what is written, but empty it not yet (W2).
 
     Args:
         path: the file, or ``STANDARD``.
         source: what is read.
+        format_name: the output's format; None: by its name.
 
     Raises:
         UsageError: it cannot be.
+        PipelineError: something that it takes is not installed.
     """
     if path == STANDARD and sys.__stdout__ is None:
         raise click.UsageError("cannot write standard output: it is closed")
+    sink = sink_of(str(path), format_name)
     try:
-        if path == STANDARD:
-            # A descriptor of its own: Python has nothing to flush into a broken pipe when it ends.
-            sink = JsonLinesSink(os.dup(1))
-        else:
-            sink = JsonLinesSink(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), replaces=True)
+        sink.open()
     except OSError as error:
-        raise click.UsageError(f"cannot write {_name(path, 'output')}: {error.strerror}") from error
-    if source is not None and _is_same_file(source.fileno(), sink.fileno()):
-        sink.close()
+        raise click.UsageError(f"cannot write {_name(path, 'output')}: {error.strerror or error}") from error
+    written = sink.fileno()
+    read = None if source is None else source.fileno()
+    if read is not None and written is not None and _is_same_file(read, written):
+        sink.abort()
         raise click.UsageError(f"{_name(path, 'output')} cannot be input and output at once")
     return sink
 
@@ -101,14 +114,26 @@ def write_tables(*things: RenderableType) -> None:
     from rich.console import Console
 
     console = Console()
-    text = rendered(console, *things).encode(console.encoding, "replace")
-    with open_sink(STANDARD, None) as sink:
-        sink.write_bytes(text)
+    write_bytes(rendered(console, *things).encode(console.encoding, "replace"))
 
 
-def is_where_errors_go(fd: int) -> bool:
+def write_bytes(content: bytes) -> None:
+    """Write to standard output what is no value of a run.
+
+    Raises:
+        UsageError: it is closed.
+        SinkError: it takes nothing.
+    """
+    if sys.__stdout__ is None:
+        raise click.UsageError("cannot write standard output: it is closed")
+    with FileSink(STANDARD) as sink:
+        sink.begin()
+        sink.write_bytes(content)
+
+
+def is_where_errors_go(fd: int | None) -> bool:
     """Whether standard error is the same file, pipe or terminal as ``fd``."""
-    return os.path.sameopenfile(fd, 2)
+    return fd is not None and os.path.sameopenfile(fd, 2)
 
 
 def _is_same_file(one: int, other: int) -> bool:

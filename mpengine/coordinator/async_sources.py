@@ -20,8 +20,8 @@ import contextlib
 import queue
 from typing import TYPE_CHECKING, Any, Final
 
-from mpengine.coordinator.opening import Interruptible
 from mpengine.errors import EngineError
+from mpengine.reading import Interruptible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 
+from mpengine.bounded import bounded_repr
 from mpengine.coordinator.scribe import WARNING
-from mpengine.errors import EngineError, ItemTimeoutError, MemoryLimitError, WorkerDiedError, with_remote_traceback
+from mpengine.errors import (
+    EngineError,
+    ItemTimeoutError,
+    MalformedError,
+    MemoryLimitError,
+    WorkerDiedError,
+    with_remote_traceback,
+)
 from mpengine.ipc.codec import load_error
 from mpengine.policies import ErrorPolicy
 from mpengine.results import MAX_REPORTED_ERRORS, ItemError
-from mpengine.scheduler.events import Ending
+from mpengine.scheduler.events import Ending, Failure
+from mpengine.worker.chain import format_traceback, summarize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +45,13 @@ def restore(error: Any, summary: str, traceback: str) -> BaseException:
     if isinstance(error, BaseException):
         return error
     return with_remote_traceback(load_error(error, summary), traceback)
+
+
+def refused(items: Sequence[Any], place: int, error: BaseException) -> Failure:
+    """Return the failure of an item of the source that could not be packed."""
+    # What is malformed was raised by no code of anybody's, and has a place in its message.
+    trace = "" if type(error) is MalformedError else format_traceback(error)
+    return Failure(place, 0, summarize(error), error, bounded_repr(items[place]), trace, given=(items, place))
 
 
 class Failures:

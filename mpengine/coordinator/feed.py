@@ -18,12 +18,12 @@ import threading
 import time
 from collections import deque
 
-from mpengine.bounded import bounded_repr
+from mpengine.coordinator.failures import refused
 from mpengine.coordinator.opening import close_iterator, interrupt, is_indexed, open_source
 from mpengine.coordinator.pulling import Puller
 from mpengine.ipc.codec import pack_apart
 from mpengine.scheduler import events
-from mpengine.worker.chain import format_traceback, summarize
+from mpengine.worker.chain import summarize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,10 +57,7 @@ def pack(codec: Codec, items: Any) -> Iterator[events.SourcePacked]:
                     yield from pack(codec, [item])
                 return
             payload, bad = codec.pack([]), {0: error}
-    failures = tuple(
-        events.Failure(place, 0, summarize(error), error, bounded_repr(items[place]), format_traceback(error))
-        for place, error in bad.items()
-    )
+    failures = tuple(refused(items, place, error) for place, error in bad.items())
     yield events.SourcePacked(time.monotonic(), payload, len(items), codec.weigh(payload), failures)
 
 

@@ -3,7 +3,8 @@
 H1. A handler gets one ``ItemError`` at a time, on a thread of its own, in the order in which the items failed.
 H2. How many wait for a slow handler is bounded by the source's window: an item counts as under way until its handler
     has returned.
-H3. A cancelled run calls no further handler.  One that never returns is left to its daemon thread, as a source is.
+H3. A handler that takes a second argument is given the source's item; it is unpacked on the handlers' thread.
+H4. A cancelled run calls no further handler.  One that never returns is left to its daemon thread, as a source is.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import queue
 import threading
 import time
 
+from mpengine.errors import StageError
+from mpengine.ipc.codec import Broken
 from mpengine.scheduler import events
 from mpengine.worker.chain import summarize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from mpengine.coordinator.failures import Failures
+    from mpengine.ipc.codec import Codec
     from mpengine.scheduler.commands import CallHandler
     from mpengine.stages import Stage
 else:
@@ -50,34 +54,48 @@ class InlineHandlers:
         stages: whose handlers.
         failures: makes the ``ItemError``.
         post: gets the events.
+        codec: unpacks what the source gave.
     """
 
     threads: Sequence[threading.Thread] = ()
     _caught: type[BaseException] = Exception  # Ctrl-C belongs to the caller
 
     def __init__(
-        self, stages: Sequence[Stage], failures: Failures, post: Callable[[events.Event], None]
-    ) -> None:  # fmt: skip
+        self, stages: Sequence[Stage], failures: Failures, post: Callable[[events.Event], None], codec: Codec
+    ) -> None:
         """Keep what it needs."""
         self._stages = stages
         self._failures = failures
         self._post = post
+        self._codec = codec
         self.runs_user_code = False
 
     def call(self, command: CallHandler) -> None:
         """See ``Handlers``."""
-        handler = self._stages[command.report.stage].error_handler
+        stage = self._stages[command.report.stage]
         error: BaseException | None = None
         self.runs_user_code = True
         try:
-            if handler is not None:
-                handler(self._failures.item_error(command.report))
+            if stage.error_handler is not None:
+                items = (self._item(command),) if stage.hands_item else ()
+                stage.error_handler(self._failures.item_error(command.report), *items)
         except self._caught as raised:
             error = raised  # ends the run, by event
         finally:
             self.runs_user_code = False
         summary = "" if error is None else summarize(error)
         self._post(events.HandlerReturned(time.monotonic(), command.batch_id, error, summary))
+
+    def _item(self, command: CallHandler) -> Any:
+        """Return what the source gave (H3); None where it can be had no more: it cannot be unpickled."""
+        if command.given is None:
+            return None
+        payload, place = command.given
+        try:
+            item = self._codec.unpack(payload)[place]
+        except StageError:
+            return None
+        return None if type(item) is Broken else item
 
     def close(self) -> None:
         """See ``Handlers``."""
@@ -94,14 +112,15 @@ class ThreadedHandlers(InlineHandlers):
         stages: whose handlers.
         failures: makes the ``ItemError``.
         post: gets the events, from another thread.
+        codec: unpacks what the source gave.
     """
 
     def __init__(
-        self, stages: Sequence[Stage], failures: Failures, post: Callable[[events.Event], None]
-    ) -> None:  # fmt: skip
+        self, stages: Sequence[Stage], failures: Failures, post: Callable[[events.Event], None], codec: Codec
+    ) -> None:
         """Start nothing yet."""
         self._caught = BaseException  # a sys.exit() in there must not end the thread in silence
-        super().__init__(stages, failures, post)
+        super().__init__(stages, failures, post, codec)
         self._waiting: queue.SimpleQueue[CallHandler | None] = queue.SimpleQueue()
         self._is_closed = False
         self.threads = [threading.Thread(target=self._serve, name="mpengine-handlers", daemon=True)]

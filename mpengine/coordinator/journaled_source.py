@@ -16,8 +16,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from mpengine.coordinator.feed import pack
-from mpengine.coordinator.opening import Interruptible, close_iterator, interrupt, open_source
+from mpengine.coordinator.opening import close_iterator, interrupt, open_source
 from mpengine.journal.memory import Recall
+from mpengine.reading import Interruptible
 from mpengine.scheduler import events
 
 if TYPE_CHECKING:

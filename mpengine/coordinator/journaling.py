@@ -23,6 +23,7 @@ from mpengine.journal.records import Ended, FailureRecord, Settled, Taken
 from mpengine.journal.writer import Writer
 from mpengine.pickling import dump
 from mpengine.processes.spawning import close_in_forked_children, forget
+from mpengine.reading import name_of
 from mpengine.records import replace
 
 if TYPE_CHECKING:
@@ -109,8 +110,7 @@ class RunNotes:
 
     def key_of(self, item: Any) -> bytes:
         """Return the key of ``item``."""
-        key = self._journal.key
-        return stable_key(item if key is None else key(item))
+        return stable_key(name_of(item, self._journal.key))
 
     def begin(self, index: int, item: Any) -> None:
         """Note that an item is under way."""

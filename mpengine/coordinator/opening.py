@@ -5,22 +5,16 @@ An iterable, an async iterable, or a function that returns one of them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, Coroutine, Iterable
 
 from mpengine.errors import PipelineError
+from mpengine.reading import Interruptible, ReadHere, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterator
     from typing import Any
-
-
-class Interruptible(Iterator["Any"]):
-    """An iterator whose wait for the next item can be ended."""
-
-    def interrupt(self) -> None:
-        """End it, now and from now on; from any thread or signal handler."""
-        raise NotImplementedError
 
 
 class OnLoop:
@@ -41,7 +35,7 @@ def open_source(source: object) -> Iterator[Any]:
     """Return an iterator over ``source``.
 
     Args:
-        source: an iterable, an async iterable, or a function without arguments that returns one.
+        source: an iterable, an async iterable, or a function without arguments that returns one; or an input.
 
     Raises:
         PipelineError: it is none of these, or the function returns none of these.
@@ -50,9 +44,13 @@ def open_source(source: object) -> Iterator[Any]:
     loop = None
     if isinstance(source, OnLoop):
         loop, source = source.loop, source.source
+    if isinstance(source, Source):
+        return source.open()  # with the stage that reads its records, which the pipeline has put behind it
     opened = source
     if callable(opened) and not isinstance(opened, Iterable | AsyncIterable):
         opened = opened()
+    if isinstance(opened, Source):
+        return ReadHere(opened.open())
     if isinstance(opened, AsyncIterable):
         from mpengine.coordinator.async_sources import AsyncPull  # with asyncio, which others need not pay for
 

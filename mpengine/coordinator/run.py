@@ -91,7 +91,7 @@ class Run:
         codec = PlainCodec() if plan.begins_plain else backend.codec
         self._feed = feed_of(source, codec, self._coordinator.post, in_caller=backend.in_caller, packer=packer)
         make_handlers = InlineHandlers if backend.in_caller else ThreadedHandlers
-        self._handlers = make_handlers(plan.stages, self._coordinator.failures, self._coordinator.post)
+        self._handlers = make_handlers(plan.stages, self._coordinator.failures, self._coordinator.post, codec)
         self._thread = threading.Thread(target=self._body, name="mpengine-coordinator", daemon=True)
         self._began_at = time.monotonic()
         self._in_hand: Delivery | None = None

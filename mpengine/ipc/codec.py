@@ -16,6 +16,7 @@ not import the main module again, so what lives there has to travel by value.
 from __future__ import annotations
 
 import contextlib
+import sys
 
 from mpengine import pickling
 from mpengine.errors import StageError
@@ -193,7 +194,10 @@ class PlainCodec:
     """Payloads are the lists themselves: for a backend in the same process."""
 
     def pack(self, items: list[Any]) -> list[Any]:
-        """See ``Codec``."""
+        """See ``Codec``; what will never pickle on purpose is refused here too."""
+        reading = sys.modules.get("mpengine.reading")  # where nobody has loaded it, nothing is
+        if reading is not None and reading.Malformed in map(type, items):
+            raise next(item.error for item in items if type(item) is reading.Malformed)
         return items
 
     def check(self, items: list[Any]) -> None:

@@ -18,16 +18,39 @@ if TYPE_CHECKING:
     from mpengine.scheduler.events import Failure
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """What the source gave in one batch.
+
+    Attributes:
+        payload: a reference; never looked into.
+        size_bytes: its weight.
+        positions: for each item of the payload, its place among those that were pulled; None: they are the same.
+    """
+
+    payload: Any
+    size_bytes: int
+    positions: Sequence[int] | None = None
+
+    def place_of(self, position: int) -> int | None:
+        """Return the place in the payload of an item that was pulled; None where it could not be packed."""
+        if self.positions is None:
+            return position
+        return self.positions.index(position) if position in self.positions else None
+
+
 @dataclass(slots=True, eq=False)
 class Family:
     """A source batch and all that became of it, where one item may become many.
 
-    Sets hold source indices; they are filled a batch at a time.  What ``is_known`` an earlier run has settled.
+    Sets hold source indices; they are filled a batch at a time.  ``given`` is what the source gave, kept for as long as
+    anything of it is under way, where an error handler asks for that.  What ``is_known`` an earlier run has settled.
     """
 
     indices: range
     live: int = 0
     is_known: bool = False
+    given: Given | None = None
     delivered: set[int] = field(default_factory=set)
     dropped: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
@@ -36,6 +59,15 @@ class Family:
 
 Families = tuple[Family, ...]
 """Those that a batch's items descend from; empty where no item can become many, and nothing has to be traced."""
+
+
+def given_at(index: int, families: Families) -> tuple[Any, int] | None:
+    """Return where a source item is: a payload, and its place in that; None where it is not kept."""
+    for family in families:
+        if family.given is not None and index in family.indices:
+            place = family.given.place_of(index - family.indices.start)
+            return None if place is None else (family.given.payload, place)
+    return None
 
 
 @dataclass(slots=True, eq=False)

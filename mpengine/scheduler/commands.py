@@ -112,10 +112,14 @@ class SettleItems:
 
 @dataclass(frozen=True, slots=True)
 class CallHandler:
-    """Call the error handler of a failed item's stage; ``HandlerReturned`` tells of its end, by ``batch_id``."""
+    """Call the error handler of a failed item's stage; ``HandlerReturned`` tells of its end, by ``batch_id``.
+
+    ``given`` is where the source's item is, a payload and its place in that, if the handler asks for it.
+    """
 
     batch_id: int
     report: ReportFailure
+    given: tuple[Any, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ class Failure:
         exit: of a worker that died of it, how: exit code or signal, by name.
         peak_rss: of that worker, the bytes of resident memory that it had at most; 0 when that is not known.
         output: the end of what it had printed, where that is kept.
+        given: of a source item that could not be packed, a list that holds it, and its place in that.
     """
 
     position: int
@@ -67,6 +68,7 @@ class Failure:
     exit: str = ""
     peak_rss: int = 0
     output: str = ""
+    given: tuple[Any, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from mpengine.records import replace
 from mpengine.scheduler.backlog import Backlog
-from mpengine.scheduler.batches import Batch, Family, Joint, Piece, trace
+from mpengine.scheduler.batches import Batch, Family, Given, Joint, Piece, trace
 from mpengine.scheduler.commands import SettleItems
 from mpengine.scheduler.events import Chunk
 from mpengine.scheduler.ledger import Ledger
@@ -56,7 +56,8 @@ class Stock:
         stages = plan.stages
         fans_out = [stage.is_generator for stage in stages]
         names = [stage.name for stage in stages]
-        self.ledger = Ledger(names, fans_out, plan.upstream, is_traced=plan.is_traced)
+        self._is_traced, self._keeps_items = plan.is_traced, plan.keeps_items
+        self.ledger = Ledger(names, fans_out, plan.upstream, is_traced=self._is_traced)
         self.complete: list[Joint] = []
         self.held_bytes = 0
         self.taken = 0
@@ -79,7 +80,7 @@ class Stock:
         first = self.ledger.source_items
         indices = range(first, first + pulled)
         self.ledger.source_items += pulled
-        families = (Family(indices, live=1),) if self.plan.is_traced else ()
+        families = (Family(indices, live=1),) if self._is_traced else ()
         return indices, families
 
     def release(self, families: Families) -> None:
@@ -88,6 +89,9 @@ class Stock:
             family.live -= 1
             if family.live == 0:
                 self.ledger.close_family(family)
+                if family.given is not None:
+                    self.held_bytes -= family.given.size_bytes
+                    family.given = None
                 if self.plan.tells_settled and not family.is_known:
                     self.closed.append(family)
 
@@ -101,6 +105,9 @@ class Stock:
         self, chunk: Chunk, indices: Sequence[int], families: Families, errors: Errors = ()
     ) -> None:  # fmt: skip
         """Take in what the source gave; ``errors`` as for ``add_results``.  What ``is_known`` are results already."""
+        for family in families if self._keeps_items else ():  # an error handler may want an item of it
+            family.given = Given(chunk.payload, chunk.size_bytes, chunk.positions)
+            self.held_bytes += chunk.size_bytes
         following = () if families and families[0].is_known else self.plan.entrance
         for child in self._lay_out(following, chunk, indices, families, errors):
             if child is not None:

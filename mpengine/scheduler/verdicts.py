@@ -9,8 +9,9 @@ V3. Under SIDE an item counts as under way until its handler has returned, so th
 from __future__ import annotations
 
 from mpengine.policies import ErrorPolicy
+from mpengine.records import replace
 from mpengine.scheduler import commands
-from mpengine.scheduler.batches import BranchFailure
+from mpengine.scheduler.batches import BranchFailure, given_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,12 +55,14 @@ class Verdicts:
             Under EMIT, the result that takes the item's place, which has yet to be put into the order; else None.
         """
         policy = self._policies[stage]
-        report = commands.ReportFailure(stage, index, worker_id, policy, failure)
+        kept = failure if failure.given is None else replace(failure, given=None)  # reports are kept for long
+        report = commands.ReportFailure(stage, index, worker_id, policy, kept)
         self._out.append(report)
         match policy:
             case ErrorPolicy.SIDE if not self.is_over:
                 batch = self._stock.set_aside(report, families)
-                self._out.append(commands.CallHandler(batch.batch_id, report))
+                given = failure.given or given_at(index, families)
+                self._out.append(commands.CallHandler(batch.batch_id, report, given))
                 return None
             case ErrorPolicy.EMIT:
                 self._stock.ledger.fail(report, families)

@@ -63,7 +63,7 @@ def test_a_full_disk_is_told_in_one_line(command):
     outcome = command("run", "jobs:small", "--output", "/dev/full")
 
     assert outcome.status == 1
-    assert outcome.err == "mpengine: cannot write the output: No space left on device\n"
+    assert outcome.err == "mpengine: cannot write /dev/full: No space left on device\n"
 
 
 @pytest.mark.slow
@@ -71,7 +71,7 @@ def test_a_file_that_may_not_grow_any_more_is_told_in_one_line(jobs, program):
     process = program("run", "jobs:bulky", "--backend", "inline", "--output", "out.jsonl", shell="ulimit -f 1000;")
 
     assert process.wait(30) == 1
-    assert process.stderr.read() == "mpengine: cannot write the output: File too large\n"
+    assert process.stderr.read() == "mpengine: cannot write out.jsonl: File too large, after 5 values\n"
 
 
 @pytest.mark.slow

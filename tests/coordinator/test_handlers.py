@@ -1,4 +1,4 @@
-"""Error handlers are called one after another, off the loop, and no further once the run is over (H1 to H3)."""
+"""Error handlers are called one after another, off the loop, and no further once the run is over (H1, H2, H4)."""
 
 import threading
 
@@ -8,6 +8,7 @@ from mpengine import ErrorPolicy, stage
 from mpengine.coordinator.failures import Failures
 from mpengine.coordinator.handlers import InlineHandlers, ThreadedHandlers
 from mpengine.coordinator.scribe import Scribe
+from mpengine.ipc.codec import PlainCodec
 from mpengine.scheduler.commands import CallHandler, ReportFailure
 from mpengine.scheduler.events import Failure
 
@@ -48,7 +49,7 @@ def mailbox():
 
 def handlers_of(kind, mailbox, *functions):
     stages = [stage(abs, name=f"s{n}", error_handler=function) for n, function in enumerate(functions)]
-    return kind(stages, Failures([each.name for each in stages], Scribe()), mailbox.post)
+    return kind(stages, Failures([each.name for each in stages], Scribe()), mailbox.post, PlainCodec())
 
 
 def test_each_handler_gets_the_item_errors_of_its_stage_in_order(kind, mailbox):

@@ -124,7 +124,9 @@ def check_figures(scheduler):
     for chain in chains:
         is_limited = backlog.limits[chain.index] is not None
         assert backlog._behind[chain.index] == (sum(backlog.alive[chain.index + 1 :]) if is_limited else 0)
-    assert stock.held_bytes == sum(batch.size_bytes for batch in batches)
+    families = {family for batch in batches for family in batch.families if family.given is not None}
+    kept_bytes = sum(family.given.size_bytes for family in families)
+    assert stock.held_bytes == sum(batch.size_bytes for batch in batches) + kept_bytes
     assert stock.taken == count(BatchState.TAKEN, chain=len(chains))
     assert all(batch.count >= 0 and batch.size_bytes >= 0 and batch.budget >= 0 for batch in batches)
     assert scheduler.requested >= 0

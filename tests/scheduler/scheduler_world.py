@@ -32,6 +32,10 @@ def one_to_many(item):
     yield item
 
 
+def handle_with_item(item_error, item):
+    pass
+
+
 @dataclass(frozen=True)
 class StageShape:
     fans_out: bool = False
@@ -41,6 +45,7 @@ class StageShape:
     retries: int = 0
     once: bool = False
     batch: int | None = None
+    hands_item: bool = False  # whether the handler wants the source's item
     mixes: int = 0  # so many branches; 0: a plain stage
 
     def build(self, number):
@@ -60,7 +65,7 @@ class StageShape:
             workers=self.workers,
             buffer=self.buffer,
             on_error=self.policy,
-            error_handler=repr if self.policy == "side" else None,
+            error_handler=(handle_with_item if self.hands_item else repr) if self.policy == "side" else None,
             retries=0 if self.once else self.retries,
             idempotent=not self.once,
             batch=None if self.fans_out and not self.mixes else self.batch,
@@ -303,8 +308,11 @@ class World:
                 assert list(origin) == [report.index]
                 self.handed.append(error_value(report))
                 self.outlet.append((batch_id, self.handed[-1:], 0, 1))
-            case commands.CallHandler(batch_id, report):
+            case commands.CallHandler(batch_id, report, given):
                 assert report.policy is ErrorPolicy.SIDE
+                if self.scheduler.plan.keeps_items:
+                    payload, place = given
+                    assert payload[place] == (report.index,), "another item than the one that failed"
                 self.aside.append((batch_id, report))
             case commands.Deliver(batch_id, payload, lo, hi, origin):
                 items = items_of(payload)
@@ -380,7 +388,9 @@ class World:
         self.allowance -= count
         bad = {place for place, value in enumerate(pulled) if self.is_unpackable(value)}
         good = [value for place, value in enumerate(pulled) if place not in bad]
-        failures = tuple(events.Failure(place, 0, "will not pack", pulled[place]) for place in sorted(bad))
+        failures = tuple(
+            events.Failure(place, 0, "will not pack", pulled[place], given=(pulled, place)) for place in sorted(bad)
+        )
         self.tell(events.SourcePacked, good, count, 100 * len(good), failures)
 
     def is_unpackable(self, value):

@@ -29,6 +29,7 @@ stage_shapes = st.builds(
     retries=st.sampled_from([0, 0, 1, 2]),
     once=st.sampled_from([False, False, False, True]),
     batch=st.sampled_from([None, None, 2, 3]),
+    hands_item=st.booleans(),
     mixes=st.sampled_from([0, 0, 0, 1, 2, 3]),
 )
 seldom = st.sampled_from([0, 0, 30, 200])
