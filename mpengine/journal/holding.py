@@ -67,6 +67,8 @@ class Hold:
             if self._name is not None:
                 _held.pop(self._name, None)
                 self._name = None
+                with contextlib.suppress(OSError):  # a child that was forked just now has yet to close its copy (H4)
+                    fcntl.flock(self._fd, fcntl.LOCK_UN)
                 self._close()
 
     def _close(self) -> None:
