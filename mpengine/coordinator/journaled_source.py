@@ -49,6 +49,7 @@ class JournaledSource(Interruptible):
         self._inner: Iterator[Any] | None = None
         self._memory: Memory | None = None
         self._is_closing = False
+        self._has_ended = False
         self._passed = 0
         self._gaps: deque[int] = deque()  # for each item given, how many were passed over before it
         self._waiting: deque[Any] = deque()
@@ -73,13 +74,12 @@ class JournaledSource(Interruptible):
         assert self._inner is not None  # noqa: S101 - it has been opened
         assert self._memory is not None  # noqa: S101 - the same
         self._notes.writer.await_room()
-        if self._is_closing:
+        if self._is_closing or self._has_ended:
             raise StopIteration
         try:
             item = next(self._inner)
         except StopIteration:
-            if not self._recalled:
-                raise
+            self._has_ended = True  # and is not asked again: not everything that has ended stays so
             self._give_recalled()
             return
         found = self._memory.look_up(self._notes.key_of(item))
@@ -89,7 +89,9 @@ class JournaledSource(Interruptible):
             self._notes.begin(index, found)
             self._give_recalled()
             self._give(item)
-        elif found.contents:
+            return
+        self._notes.known += 1
+        if found.contents:
             self._recalled.append(found.contents)
             self._recalled_bytes += sum(map(len, found.contents))
             if len(self._recalled) >= self._most_recalled or self._recalled_bytes >= MOST_RECALLED_BYTES:

@@ -48,6 +48,7 @@ class RunNotes:
 
     Attributes:
         seen: how many items the source has given.
+        known: how many of them an earlier run has settled.
         has_ended: whether it has come to its end.
     """
 
@@ -65,6 +66,7 @@ class RunNotes:
         self._unsure: frozenset[int] = frozenset()
         self._in_hand: tuple[Sequence[int], list[bytes] | None] = ((), None)
         self.seen = 0
+        self.known = 0
         self.has_ended = False
         self.writer: Writer
 
@@ -216,7 +218,7 @@ class RunNotes:
         self._book = None
         for command in settled:
             self.note_settled(command)
-        return self.writer.finish(Ended(ending, self.seen, self.has_ended))
+        return self.writer.finish(Ended(ending, self.seen, self.known, self.has_ended))
 
 
 def journaled(

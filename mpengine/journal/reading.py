@@ -96,9 +96,9 @@ def _facts(connection: sqlite3.Connection, path: Path) -> dict[str, Any]:
     }
 
 
-_RUN: Final = ("run", "pid", "host", "version", "began_at", "ended_at", "ending", "total", "seen", "is_whole")
+_RUN: Final = ("run", "pid", "host", "version", "began_at", "ended_at", "ending", "total", "seen", "known", "is_whole")
 _RUNS: Final = (
-    "SELECT run, pid, host, version, began_at, ended_at, ending, total, seen, is_whole FROM runs ORDER BY run"
+    "SELECT run, pid, host, version, began_at, ended_at, ending, total, seen, known, is_whole FROM runs ORDER BY run"
 )
 
 
@@ -111,11 +111,16 @@ def _run(row: tuple[Any, ...], by_run: dict[int, dict[int, int]]) -> dict[str, A
 
 
 def _left(runs: list[dict[str, Any]], settled: int) -> int | None:
-    """Return how many items are left, as far as the newest run that knows tells."""
+    """Return how many items are left, as far as the newest run that knows tells.
+
+    A run that has read its source to the end knows how many of those it has met were settled; of any other it is taken
+    that its source has what the journal has.
+    """
     for run in reversed(runs):
-        total = run["seen"] if run["is_whole"] else run["total"]
-        if total is not None:
-            return max(0, int(total) - settled)
+        if run["is_whole"]:
+            return max(0, int(run["seen"] - run["known"] - run["done"] - run["failed"]))
+        if run["total"] is not None:
+            return max(0, int(run["total"]) - settled)
     return None
 
 

@@ -82,11 +82,13 @@ class Ended:
     Attributes:
         ending: how, in one line.
         seen: how many items the source gave.
+        known: how many of them earlier runs had settled.
         is_whole: whether it came to its end.
     """
 
     ending: str
     seen: int
+    known: int
     is_whole: bool
 
 

@@ -36,7 +36,7 @@ CREATE INDEX failures_of_item ON failures (item);
 CREATE TABLE kept (value INTEGER PRIMARY KEY, item INTEGER NOT NULL, content BLOB NOT NULL);
 CREATE INDEX kept_of_item ON kept (item);
 CREATE TABLE runs (run INTEGER PRIMARY KEY, pid INTEGER NOT NULL, host TEXT NOT NULL, version TEXT NOT NULL,
-    began_at REAL NOT NULL, ended_at REAL, ending TEXT, total INTEGER, seen INTEGER, is_whole INTEGER);
+    began_at REAL NOT NULL, ended_at REAL, ending TEXT, total INTEGER, seen INTEGER, known INTEGER, is_whole INTEGER);
 CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};

@@ -181,10 +181,10 @@ class Writer:
                 self._take_results(record)
             case Settled():
                 self._settle(record)
-            case Ended(ending, seen, is_whole):
+            case Ended(ending, seen, known, is_whole):
                 self._book.connection.execute(
-                    "UPDATE runs SET ended_at = ?, ending = ?, seen = ?, is_whole = ? WHERE run = ?",
-                    (time.time(), ending, seen, is_whole, self._book.run),
+                    "UPDATE runs SET ended_at = ?, ending = ?, seen = ?, known = ?, is_whole = ? WHERE run = ?",
+                    (time.time(), ending, seen, known, is_whole, self._book.run),
                 )
 
     def _take_results(self, taken: Taken) -> None:

@@ -108,6 +108,34 @@ def test_items_are_known_by_what_they_are_and_not_by_their_places(make_engine, p
     assert report.values == ["NEW", "B", "A"]
 
 
+def test_what_is_left_is_counted_among_the_items_that_there_are_now(inline, path):
+    inline.run([range(10), str], journal=path).unwrap()
+    inline.run([[*range(20, 23), 5], stage(fail_on(22), name="str")], journal=Journal(path, resume=True, force=True))
+
+    facts = read(path)
+    assert (facts["done"], facts["failed"], facts["left"]) == (12, 0, 1)
+    assert (facts["state"], facts["runs"][1]["known"]) == ("interrupted", 1)
+
+
+def test_a_source_that_has_ended_is_not_asked_again(inline, path):
+    class Once:
+        asked = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.asked += 1
+            if self.asked in {3, 6}:
+                raise StopIteration
+            return self.asked
+
+    inline.run([[1, 2], str], journal=Journal(path, keep_values=True)).unwrap()
+    source = Once()
+    assert inline.run([source, str], journal=Journal(path, resume=True)).unwrap().values == ["1", "2"]
+    assert source.asked == 3
+
+
 def test_a_key_function_says_what_an_item_is_called(make_engine, path):
     engine = make_engine("inline")
     odd = [type("Odd", (), {"name": name})() for name in "abc"]
