@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import secrets
 import select
+import shutil
 import signal
 import sys
 import tempfile
@@ -89,6 +90,11 @@ def pytest_collection_modifyitems(config, items):
     mine = [zlib.crc32(item.nodeid.encode()) % parts == number - 1 for item in items]
     config.hook.pytest_deselected(items=[item for item, is_mine in zip(items, mine, strict=True) if not is_mine])
     items[:] = itertools.compress(items, mine)
+
+
+def pytest_report_header():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    return f"browser: {chromium or 'none, so tests/dashboard/test_page.py is no part of this'}"
 
 
 def pytest_collection_finish():

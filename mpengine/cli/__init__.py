@@ -23,6 +23,7 @@ Values go to standard output, one JSON value a line; everything meant for a pers
 ``streams``       the standard files, input and output, and what they may not be
 ``signals``       SIGINT and SIGTERM while a run goes on
 ``watchers``      a trace, a report, figures for Prometheus
+``dashboards``    a page in the browser, opened, and its address told
 ``progress``      the thread that shows a run while it goes on; it never changes it
 ``gauge``         how far a run is, and how fast; pure
 ``frames``        that as a table, and as a line

@@ -15,6 +15,7 @@ import click
 
 from mpengine.backends.standard import hold_standard_files
 from mpengine.cli import watching
+from mpengine.cli.dashboards import PlaceType
 from mpengine.cli.formats import INPUTS, OUTPUTS
 from mpengine.cli.mapoptions import MapCommand, is_plain, take_jobs, with_map_options
 from mpengine.cli.mapping import perform_jobs
@@ -176,6 +177,14 @@ _OPTIONS = (
         type=AddressType(),
         metavar="[HOST:]PORT",
         help="Serve figures for Prometheus, at 127.0.0.1 by default, while the run goes on.",
+    ),
+    click.option(
+        "--dashboard",
+        type=PlaceType(),
+        metavar="[HOST:PORT]",
+        is_flag=False,
+        flag_value="127.0.0.1:0",
+        help="Show the run in a browser; without HOST:PORT to this machine alone.",
     ),
     click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor the table at the end."),
 )

@@ -86,9 +86,10 @@ class Request:
         quiet: whether to show neither progress nor figures.
         display: ``bar``, ``eta``, or empty for what is shown anyway.
         input: what is read, where that is a file.
-        trace: as for any run, and so are the two below.
+        trace: as for any run, and so are the three below.
         report: see there.
         metrics_port: see there.
+        dashboard: see there.
     """
 
     template: Template | None
@@ -117,6 +118,7 @@ class Request:
     trace: Path | None = None
     report: Path | None = None
     metrics_port: tuple[str | None, int] | None = None
+    dashboard: str | None = None
 
 
 def run_jobs(request: Request) -> int:

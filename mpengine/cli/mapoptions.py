@@ -131,7 +131,7 @@ _OF_JOBS = (
 
 _OF_BOTH = {
     "target", "jobs", "workers", "input", "output", "on_error", "backend", "start_method", "unordered", "quiet",
-    "trace", "report", "metrics_port",
+    "trace", "report", "metrics_port", "dashboard",
 }  # fmt: skip
 """Those of any run that a run of jobs has too."""
 

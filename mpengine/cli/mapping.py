@@ -188,6 +188,7 @@ def _request(
         trace=options["trace"],
         report=options["report"],
         metrics_port=options["metrics_port"],
+        dashboard=options["dashboard"],
     )
 
 

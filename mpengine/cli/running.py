@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mpengine.cli.gauge import Reading
-    from mpengine.engine import Engine
+    from mpengine.metrics import Snapshot
     from mpengine.monitor.observing import Observer
     from mpengine.pipeline import Pipeline
     from mpengine.reading import Reader
@@ -58,6 +58,7 @@ class Options:
     report: Path | None = None
     metrics_port: tuple[str | None, int] | None = None
     keep_output: int = 0
+    dashboard: str | None = None
 
 
 def perform(pipeline: Pipeline, options: Options, summary: Callable[[list[Any]], Any] | None = None) -> int:
@@ -88,7 +89,7 @@ def perform(pipeline: Pipeline, options: Options, summary: Callable[[list[Any]],
         sink = open_sink(options.output, source, options.output_format)
         with contextlib.ExitStack() as on_error:
             on_error.enter_context(sink)
-            observers = stack.enter_context(watchers(options))
+            observers = stack.enter_context(watchers(options, _reader(pipeline, source)))
             on_error.pop_all()
         stack.enter_context(prints_diverted())
         result = _stream(pipeline, source, sink, values if summary else None, options, observers)
@@ -110,7 +111,7 @@ def _stream(
     from mpengine.engine import Engine
 
     screen = None if options.quiet else choose_screen(sink.fileno())
-
+    read = _reader(pipeline, source)
     stream = signals = None
     try:
         with (
@@ -125,7 +126,7 @@ def _stream(
                 keep_output=options.keep_output,
             ) as engine,
             Signals(engine, source) as signals,
-            Progress(screen, _reader(engine, pipeline, source)),  # until the last worker has stopped
+            Progress(screen, lambda: read(engine.snapshot())),  # until the last worker has stopped
             engine.iter(pipeline, source, journal=open_journal(options, sink)) as stream,
         ):
             signals.run_has_started(in_this_thread=options.backend == "inline")
@@ -154,8 +155,8 @@ def _stream(
     return stream.result
 
 
-def _reader(engine: Engine, pipeline: Pipeline, source: Reader | None) -> Callable[[], Reading | None]:
-    """Return the function that reads how far the run is."""
+def _reader(pipeline: Pipeline, source: Reader | None) -> Callable[[Snapshot], Reading | None]:
+    """Return a function that reads how far the run is, for one who looks at it again and again."""
     from mpengine.coordinator.opening import length_of
     from mpengine.stages import Stage
 
@@ -164,8 +165,7 @@ def _reader(engine: Engine, pipeline: Pipeline, source: Reader | None) -> Callab
         fans_out=any(isinstance(stage, Stage) and stage.is_generator for stage in pipeline.stages),
     )
 
-    def read() -> Reading | None:
-        snapshot = engine.snapshot()
+    def read(snapshot: Snapshot) -> Reading | None:
         return gauge.read(snapshot, None if source is None else source.given_share) if snapshot.stages else None
 
     return read

@@ -1,4 +1,4 @@
-"""What watches a run from the command line: a trace, a report, figures for Prometheus."""
+"""What watches a run from the command line: a trace, a report, figures for Prometheus, a dashboard."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from mpengine.cli.gauge import Reading
+    from mpengine.metrics import Snapshot
     from mpengine.monitor.observing import Observer
 
 MAX_PORT = 65_535
@@ -42,6 +44,10 @@ class Watched(Protocol):
     def metrics_port(self) -> tuple[str | None, int] | None:
         """Where its figures are served."""
 
+    @property
+    def dashboard(self) -> str | None:
+        """Where it is shown."""
+
 
 class AddressType(click.ParamType):  # type: ignore[type-arg] # it has no arguments in every version
     """A port, or a host and a port."""
@@ -60,8 +66,14 @@ class AddressType(click.ParamType):  # type: ignore[type-arg] # it has no argume
 
 
 @contextlib.contextmanager
-def watchers(options: Watched) -> Iterator[tuple[Observer, ...]]:
+def watchers(
+    options: Watched, read: Callable[[Snapshot], Reading | None] | None = None
+) -> Iterator[tuple[Observer, ...]]:
     """Open what is to watch a run, and close it in the end.
+
+    Args:
+        options: what was asked for.
+        read: tells a dashboard how far the run is; None: it has to see for itself.
 
     Raises:
         UsageError: a file or a port cannot be had.
@@ -85,6 +97,10 @@ def watchers(options: Watched) -> Iterator[tuple[Observer, ...]]:
             from mpengine.monitor.reporting import ReportFile
 
             observers.append(_opened(ReportFile, options.report))
+        if options.dashboard is not None:
+            from mpengine.cli.dashboards import open_dashboard
+
+            observers.append(stack.enter_context(open_dashboard(options.dashboard, read)))
         yield tuple(observers)
 
 

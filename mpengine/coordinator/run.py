@@ -176,7 +176,7 @@ class Run:
             if not self.backend.in_caller:
                 self._start_thread()
             if self._teller is not None:
-                self._teller.begin()
+                self._teller.begin(self.cancel)
         finally:
             self._has_started.set()
             self._starter = None

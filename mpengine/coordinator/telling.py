@@ -84,11 +84,12 @@ class Teller:
         """Whether any observer wants the times of items."""
         return any(getattr(observer, "wants_times", False) for observer in self._observers)
 
-    def begin(self) -> None:
-        """The run has begun; start the thread, which tells so first."""
+    def begin(self, cancel: Callable[[str], object]) -> None:
+        """The run has begun, which ``cancel`` cancels; start the thread, which tells so first."""
         began = observing.RunBegan(
             time.monotonic(), time.time(), self._backend.run_id, os.getpid(), outline(self._scheduler.plan),
             self._scheduler.settings.workers, self._scheduler.settings.length, self._take_snapshot,
+            cancel,
         )  # fmt: skip
         self._sample_at = began.at + self._sample_s
         thread = threading.Thread(target=self._tell_all, args=(began,), name="mpengine-teller", daemon=True)
@@ -244,7 +245,7 @@ def outline(plan: Plan) -> tuple[observing.StageOutline, ...]:
     return tuple(
         observing.StageOutline(
             stage.name, chain.index, "thread" if chain.seats and chain.kind == "process" else chain.kind,
-            chain.workers, chain.buffer, policy.value, after,
+            chain.workers, chain.buffer, policy.value, after, stage.is_generator,
         )
         for (chain, stage, policy), after in zip(
             ((chain, *both) for chain in plan.chains for both in zip(chain.stages, chain.policies, strict=True)),

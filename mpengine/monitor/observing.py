@@ -51,6 +51,7 @@ class StageOutline:
         buffer: items that may wait before its chain.
         policy: its error policy, by name.
         after: the stages whose results it gets; none: the source's items.
+        fans_out: whether it makes any number of items of one.
     """
 
     name: str
@@ -60,6 +61,7 @@ class StageOutline:
     buffer: int
     policy: str
     after: tuple[int, ...]
+    fans_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class RunBegan:
         workers: how many worker processes there may be.
         length: items of the source, where that is known.
         snapshot: takes a snapshot of this run, from any thread, until it is over and after that.
+        cancel: cancels this run, for the reason that it gets, from any thread; nothing happens when it is over.
     """
 
     at: float
@@ -85,6 +88,7 @@ class RunBegan:
     workers: int
     length: int | None
     snapshot: Callable[[], Snapshot]
+    cancel: Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)

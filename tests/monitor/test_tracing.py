@@ -97,7 +97,7 @@ def test_slices_of_stages_lie_within_that_of_their_batch_whatever_the_clocks_say
     stages = tuple(StageOutline(name, 0, "process", None, 1, "raise", ()) for name in "ab")
     tallies = (StageTally(0, 1, busy_s=0.09), StageTally(1, 1, busy_s=0.06))
     trace = TraceFile(path)
-    trace.observe([RunBegan(1.0, 1.0, 1, 7, stages, 1, None, Snapshot)])
+    trace.observe([RunBegan(1.0, 1.0, 1, 7, stages, 1, None, Snapshot, str)])
     trace.observe([BatchReported(2.2, 0, 1, (0, 2), "done", 1, 1, 2.0, 2.1, tallies)])
     trace.observe([RunEnded(3.0, Ok(Report()))])
 
