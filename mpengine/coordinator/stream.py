@@ -77,6 +77,8 @@ class _Batches(Iterator[Iterator["Any"]]):
 
     def close(self) -> None:
         self._is_over = True
+        for _ in self._current:  # what is left of the last list is not wanted any more either
+            pass
         if self._run.result is None and self._run.is_here:
             self._run.end("the results were not wanted any more")
 

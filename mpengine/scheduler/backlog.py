@@ -70,7 +70,8 @@ class Backlog:
             [chain.index for chain in chains[:place] if chain.fans_out] for place in range(len(chains) + 1)
         ]  # for each place: the chains with a limit that it is behind
         self._buffers_behind = [self._find_buffer_behind(chain) for chain in chains]
-        self._least = [self._find_least(chain) for chain in chains]
+        self._bounds = [self._find_bound(chain) for chain in chains]
+        self._least = [max(1, bound // 8) for bound in self._bounds]
 
     def __len__(self) -> int:
         """Return how many batches wait."""
@@ -139,13 +140,17 @@ class Backlog:
             room = min(room, max(1, limit // share) - self._behind[chain] - self.promised[chain])
         return max(0, room)
 
+    def bound(self, chain: int) -> int:
+        """Return how many results of ``chain`` there is ever room for (B1, B2)."""
+        return self._bounds[chain]
+
     def least(self, chain: int) -> int:
         """Return how much room is worth using (B5)."""
         return self._least[chain]
 
-    def _find_least(self, chain: ChainPlan) -> int:
+    def _find_bound(self, chain: ChainPlan) -> int:
         bounds = [self.limits[chain.index], self._buffers_behind[chain.index], MAX_BATCH]
-        return max(1, min(bound for bound in bounds if bound is not None) // 8)
+        return min(bound for bound in bounds if bound is not None)
 
     def _find_buffer_behind(self, chain: ChainPlan) -> int | None:
         """Return how many items may wait behind ``chain``; None where nothing bounds that but the window."""

@@ -3,7 +3,8 @@
 P1. The deepest work first, since it frees memory; in one chain the oldest first, since results wait for it.
 P2. A worker that is one of the few for a chain looks there first.
 P3. Nobody gets a second batch while somebody idle could have it, nor one in reserve when batches are long.
-P4. What would overrun a bound behind its chain is cut to what fits, or waits.
+P4. What would overrun a bound behind its chain is cut to what fits, or waits.  Who makes many of one is promised a
+    share of the room, so that all workers can be at it.
 P5. An item that a worker has died of runs on a worker that runs nothing else; what that has put aside may stay there.
 P6. Where a stage takes several items at once, what waits is joined until it has them.  For more it waits only while a
     worker is at something quick that may bring them, and no longer than ``FILL_S``.
@@ -229,7 +230,7 @@ class Dispatcher:
 
     def _send(self, worker: Worker, batch: Batch, room: int, *, source_ended: bool) -> Command:
         out_size = self._out_size(batch)
-        budget = min(room, MAX_BATCH, CHUNKS_AT_ONCE * out_size)
+        budget = min(room, MAX_BATCH, CHUNKS_AT_ONCE * out_size, self._share(batch.chain))
         if batch.state is BatchState.SUSPENDED:
             self._stock.resume(batch, worker, budget)
             return Resume(worker.worker_id, batch.batch_id, out_size, budget)
@@ -257,6 +258,12 @@ class Dispatcher:
             budget,
             batch.attempted,
         )
+
+    def _share(self, chain: int) -> int:
+        """Return how many results a batch may be asked for so that all workers of ``chain`` can have theirs (P4)."""
+        workers = self._crew.size_for(chain)
+        bound = self._stock.backlog.bound(chain)
+        return bound if workers == 1 else max(1, bound // (CREDIT * workers))
 
     def _out_size(self, batch: Batch) -> int:
         """Return how many results of ``batch`` the next chain would like to get at once."""

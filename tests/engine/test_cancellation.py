@@ -6,12 +6,14 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import engine_stages as stages
 import psutil
 import pytest
 
 from mpengine import EngineError, Err, Pipeline, cancelled, stage
+from mpengine.coordinator.stream import ResultStream
 
 
 class Source:
@@ -117,6 +119,16 @@ def test_a_long_stage_function_can_ask_whether_to_stop(kind, make_engine, tmp_pa
     assert path.read_text() == "cancelled"
     canceller.join()
     assert cancelled() is False
+
+
+def test_nothing_comes_out_of_an_iterator_that_was_closed_not_even_what_was_at_hand():
+    run = SimpleNamespace(is_here=True, in_caller=False, result=None, next_batch=lambda: [1, 2, 3], end=lambda _: None)
+    results = ResultStream(run)
+    assert next(results) == 1
+
+    results.close()
+
+    assert list(results) == []
 
 
 @pytest.mark.parametrize("how", ["close", "drop", "break", "with", "exception"])

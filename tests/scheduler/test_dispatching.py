@@ -144,6 +144,15 @@ def test_p4_a_batch_is_cut_to_what_fits_the_buffer_behind_it():
     assert world.sent_to(0) == [(0, [(0,), (1,), (2,)])]
 
 
+def test_p4_no_worker_that_fans_out_is_promised_all_the_room_there_is_for_several():
+    stages = (StageShape(fans_out=True, buffer=64), StageShape(buffer=64))
+    world = begin(Shape(stages, workers=4, items=64, out_buffer=64))
+    pack_all(world)
+
+    batches = world.scheduler.stock.batches
+    assert [[batches[held].budget for held in world.workers[number].queue] for number in range(4)] == [[8]] * 4
+
+
 def test_p4_a_worker_that_fans_out_is_asked_for_what_fits_the_buffers_behind_it():
     stages = (StageShape(fans_out=True), StageShape(buffer=5), StageShape(buffer=2))
     world = begin(Shape(stages, workers=1, out_buffer=3, items=1))
