@@ -14,9 +14,10 @@ from mpengine.cli.gauge import Gauge
 from mpengine.cli.journals import open_journal
 from mpengine.cli.progress import Progress, choose_screen
 from mpengine.cli.signals import Signals, StoppedError
+from mpengine.cli.speech import in_one_line
 from mpengine.cli.streams import open_sink, open_source, prints_diverted
 from mpengine.cli.watchers import watchers
-from mpengine.errors import JournalError
+from mpengine.errors import EngineError, JournalError
 from mpengine.sinks.base import SinkError
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _stream(
             for value in stream:
                 signals.may_raise = True
                 try:
-                    sink.write(value)
+                    _write(sink, value)
                 finally:
                     signals.may_raise = False
                 if kept is not None:
@@ -143,16 +144,37 @@ def _stream(
         raise StoppedError(signal.SIGINT) from None
     except (SinkError, StoppedError):
         raise
-    except (Exception, SystemExit) as error:
-        if stream is None or stream.result is None:
-            if isinstance(error, JournalError):
-                raise click.UsageError(str(error)) from error
-            raise  # not what ended the run: there was none
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the result tells of it, or it is raised again
+        _raise_unless_told_by(None if stream is None else stream.result, error, sink)
     if signals and signals.received:
         raise StoppedError(signals.received)
     assert stream is not None  # noqa: S101
     assert stream.result is not None  # noqa: S101 - it has ended
     return stream.result
+
+
+def _write(sink: Sink, value: Any) -> None:
+    """Write a value; whatever goes wrong there is the sink's, and is not to be taken for what ended the run."""
+    try:
+        sink.write(value)
+    except SinkError:
+        raise
+    except Exception as error:
+        raise _unwritten(sink, error) from error
+
+
+def _raise_unless_told_by(result: Ok | Err | None, error: BaseException, sink: Sink) -> None:
+    """Raise what is not what ended the run, since ``result`` does not tell of it."""
+    if result is None:  # there was no run
+        if isinstance(error, JournalError):
+            raise click.UsageError(str(error)) from error
+        raise error
+    if result.is_ok and isinstance(error, Exception):  # it came when the output was ended
+        raise error if isinstance(error, EngineError) else _unwritten(sink, error)
+
+
+def _unwritten(sink: Sink, error: Exception) -> SinkError:
+    return SinkError(f"cannot write {sink.label}: {in_one_line(error)}")
 
 
 def _reader(pipeline: Pipeline, source: Reader | None) -> Callable[[Snapshot], Reading | None]:

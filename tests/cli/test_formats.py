@@ -9,6 +9,7 @@ import json
 import pytest
 
 from mpengine.cli.formats import format_of
+from mpengine.sinks.text import CsvSink
 
 MORE_JOBS = """
 from mpengine import Pipeline, stage
@@ -121,3 +122,17 @@ def test_what_takes_a_package_that_is_not_installed_names_the_extra(more, comman
 
     assert outcome.status == 2
     assert outcome.told[0].endswith(f"pip install 'mpengine[{extra}]'")
+
+
+@pytest.mark.parametrize("call", ["write", "close"])
+def test_an_output_that_fails_in_a_way_nobody_foresaw_is_told_and_no_success(more, command, monkeypatch, call):
+    def fail(sink, *_):
+        sink.abort()
+        raise LookupError("a library has a bad day")
+
+    monkeypatch.setattr(CsvSink, call, fail)
+
+    outcome = command("run", "more:rows", "--input", "in.csv", "--output", "out.csv", "--on-error", "drop", "-q")
+
+    assert outcome.status == 1
+    assert "mpengine: cannot write out.csv: LookupError: a library has a bad day" in outcome.told
