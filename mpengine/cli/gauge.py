@@ -52,7 +52,7 @@ class Reading:
         done: source items that are dealt with.
         total: how many there are in all; None where nobody knows.
         share: how much of the run is done, 0 to 1; None where nobody knows.
-        per_s: source items dealt with in a second.
+        per_s: source items dealt with in a second, but those that were passed over, since a journal has them.
         left_s: seconds it will still take; None where nobody knows.
         stages: the stages, in order.
     """
@@ -100,10 +100,12 @@ class Gauge:
             pulled_share: how much of the source has been pulled, 0 to 1, where its total is not known but this is.
         """
         done = self._done(snapshot)
-        now = _Mark(snapshot.elapsed_s, done, tuple(stage.processed for stage in snapshot.stages))
+        # What was passed over was done by another run, and tells nothing of how fast this one is.
+        own = done - snapshot.resumed
+        now = _Mark(snapshot.elapsed_s, own, tuple(stage.processed for stage in snapshot.stages))
         before = self._mark_before(now)
         passed_s = now.at - before.at
-        per_s = _rate(before.done, done, passed_s)
+        per_s = _rate(before.done, own, passed_s)
         total = self._total
         expected = total if pulled_share is None else snapshot.source_items / pulled_share if pulled_share else None
         return Reading(

@@ -74,9 +74,10 @@ class Told:
         done = snapshot.delivered + snapshot.filtered + snapshot.dropped + snapshot.failed
         if self.began is not None and any(stage.fans_out for stage in self.began.stages):
             done = snapshot.stages[0].processed  # values are counted there; this is the last that knows of items
-        share = min(1.0, done / total)
-        is_moving = 0 < share < 1 and snapshot.state == "running"
-        left_s = snapshot.elapsed_s * (1 - share) / share if is_moving else None
+        whole = done + snapshot.resumed
+        share = min(1.0, whole / total)
+        is_moving = done > 0 and share < 1 and snapshot.state == "running"
+        left_s = snapshot.elapsed_s * (total - whole) / done if is_moving else None
         return {"total": total, "share": share, "left_s": left_s}
 
     def take_troubles(self) -> list[dict[str, Any]]:

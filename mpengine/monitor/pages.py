@@ -101,14 +101,16 @@ def _moment(created: float) -> str:
 
 def _figures(report: Report) -> str:
     snapshot = report.snapshot
+    own = snapshot.source_items - snapshot.resumed
     figures: list[tuple[str, str]] = [
         ("items of the source", f"{snapshot.source_items:,}"),
         ("results", f"{snapshot.delivered:,}"),
-        ("a second", f"{snapshot.source_items / report.duration_s:,.1f}" if report.duration_s else "-"),
+        ("a second", f"{own / report.duration_s:,.1f}" if report.duration_s else "-"),
     ]
     for name, count in (
-        ("filtered out", snapshot.filtered), ("dropped", snapshot.dropped), ("failed", snapshot.failed),
-        ("left behind", snapshot.cancelled), ("retries", sum(book.retried for book in snapshot.stages)),
+        ("settled before", snapshot.resumed), ("filtered out", snapshot.filtered), ("dropped", snapshot.dropped),
+        ("failed", snapshot.failed), ("left behind", snapshot.cancelled),
+        ("retries", sum(book.retried for book in snapshot.stages)),
         ("workers that died", sum(worker.deaths for worker in snapshot.workers)),
     ):  # fmt: skip
         if count:

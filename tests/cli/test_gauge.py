@@ -24,6 +24,12 @@ def test_every_way_an_item_can_end_counts_as_done():
     assert (reading.done, reading.share, reading.per_s, reading.left_s) == (10, 0.25, 5.0, 6.0)
 
 
+def test_what_another_run_had_settled_counts_as_done_and_tells_nothing_of_how_fast_this_one_is():
+    reading = Gauge(total=1000).read(snapshot(2.0, 8, pulled=920, resumed=900, dropped=2))
+
+    assert (reading.done, reading.share, reading.per_s, reading.left_s) == (910, 0.91, 5.0, 18.0)
+
+
 def test_rates_are_those_of_the_last_seconds():
     gauge = Gauge(total=1000)
     for second in range(1, 101):

@@ -179,6 +179,15 @@ def test_what_is_done_is_counted_where_items_are_counted(fans_out, share):
     assert ahead["left_s"] == pytest.approx(3.0 / share - 3.0)
 
 
+def test_what_another_run_had_settled_tells_nothing_of_how_long_the_rest_takes():
+    told = Told(RunBegan(0.0, 0.0, 1, 1, (), 1, 1000, Snapshot, str))
+    stages = (StageMetrics("only", processed=10),)
+    snapshot = Snapshot(stages, state="running", elapsed_s=2.0, delivered=10, resumed=900)
+
+    assert told.ahead(snapshot) == {"total": 1000, "share": 0.91, "left_s": pytest.approx(18.0)}
+    assert told.ahead(Snapshot(stages, state="running", elapsed_s=2.0, resumed=900))["left_s"] is None
+
+
 def test_a_run_that_is_cancelled_before_it_has_begun_is_cancelled_as_soon_as_it_has():
     reasons = []
     dashboard = Dashboard()

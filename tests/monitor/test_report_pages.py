@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mpengine import Engine, stage
+from mpengine import Engine, Journal, stage
 from mpengine.metrics import BOUNDS_S
 from mpengine.monitor import drawing, reporting
 from mpengine.monitor.reporting import ReportFile
@@ -99,6 +99,19 @@ def test_a_page_of_a_run_that_failed_says_why(tmp_path):
     page = Page(path.read_text())
     assert "ended early" in page.text
     assert f"Reason: {result.reason}" in page.text
+
+
+def test_a_page_of_a_run_that_was_resumed_tells_what_was_settled_before(tmp_path):
+    path = tmp_path / "run.html"
+    Engine(1, backend="inline").run([range(5), double], journal=tmp_path / "job.db")
+
+    journal = Journal(tmp_path / "job.db", resume=True)
+    result = Engine(1, backend="inline", observers=[ReportFile(path)]).run([range(6), double], journal=journal)
+
+    text = Page(path.read_text()).text
+    assert "items of the source 6" in text
+    assert "settled before 5" in text
+    assert f"a second {1 / result.report.duration_s:,.1f} " in text
 
 
 def test_a_page_of_a_run_without_items_is_a_page(tmp_path):
