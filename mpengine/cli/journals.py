@@ -42,7 +42,8 @@ def tables(facts: dict[str, Any]) -> list[RenderableType]:
     parts: list[RenderableType] = [
         Text(one_line(f"{facts['path']}: {facts['state']}")),
         Text(one_line(facts["fingerprint"])),
-        table(("items", ""), items, one_line(f"output: {facts['output'] or 'none'}")),
+        Text(one_line(f"output: {facts['output'] or 'none'}")),  # no caption, which is as narrow as its table
+        table(("items", ""), items),
     ]
     runs = [
         (str(run["run"]), _moment(run["began_at"]), _lasting(run), f"{run['done']:,}", f"{run['failed']:,}",

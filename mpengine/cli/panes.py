@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpengine.cli.frames import clock, rate, summary
 from mpengine.cli.gauge import WINDOW_S
+from mpengine.cli.rundown import short_command
 from mpengine.cli.speech import one_line
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def scene(shown: Scene, columns: int, lines: int | None = None) -> list[Renderab
     run, view = shown.run, shown.view
     snapshot = view.snapshot
     state = snapshot.state + (f" ({snapshot.reason})" if snapshot.reason else "")
-    heading = f"run {run.run_id}, pid {run.entry.pid}, {state}, for {clock(snapshot.elapsed_s)}: {run.entry.command}"
+    what = short_command(run.entry.command)
+    heading = f"run {run.run_id}, pid {run.entry.pid}, {state}, for {clock(snapshot.elapsed_s)}: {what}"
     room = None if lines is None else max(LEAST_WORKERS + 1, lines - BESIDE_LINES)
     stages = shown.reading.stages[: None if room is None else max(1, room // 2)]
     left = None if room is None else max(LEAST_WORKERS, room - len(stages))

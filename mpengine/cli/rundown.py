@@ -68,17 +68,22 @@ def runs_table(runs: Sequence[KnownRun]) -> Table:
             f"{figures.delivered:,}",
             f"{figures.failed:,}",
             " > ".join(run.entry.stages),
-            _short(run.entry.command),
+            short_command(run.entry.command),
         )
-        made.add_row(*(Text(one_line(cell)) for cell in row))
+        *cells, command = (Text(one_line(cell)) for cell in row)
+        command.truncate(MAX_COMMAND, overflow="ellipsis")
+        command.no_wrap, command.overflow = True, "ellipsis"  # a run is told of in few lines; --json has all of it
+        made.add_row(*cells, command)
     return made
 
 
-def _short(command: str) -> str:
-    """Return a command without what is before the program's name, and not too long."""
+def short_command(command: str) -> str:
+    """Return a command without what is before the program's name."""
     head, _, rest = command.partition(" ")
     text = f"{head.rpartition('/')[2]} {rest}".strip()
-    return text if len(text) <= MAX_COMMAND else f"{text[: MAX_COMMAND - 3]}..."
+    if rest.startswith("-m mpengine"):
+        text = rest.removeprefix("-m ")  # which Python it is, tells nobody which run
+    return text
 
 
 def as_plain(run: KnownRun) -> dict[str, Any]:

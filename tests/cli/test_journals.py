@@ -4,6 +4,7 @@ import json
 import os
 import select
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -195,6 +196,7 @@ def test_a_report_is_tables_for_a_person(job, command, capfd):
     assert "finished" in told
     assert "c is not wanted" in told
     assert "lenient (jobs.lenient, process)" in told
+    assert f"output: {Path('out.jsonl').absolute()}" in told.replace("\n", "")
 
 
 @pytest.mark.parametrize(

@@ -337,6 +337,16 @@ def put(**changes):
     return listing
 
 
+def test_a_run_is_told_of_in_one_line_that_begins_with_what_runs(command, listed):
+    listing = put(command="/a/bin/python -m mpengine run jobs:pipeline --output out.jsonl --journal job.db " + "x" * 99)
+    _, out, _ = command("ps")
+    listing.end()
+    (line,) = (line for line in out.splitlines() if listing.run_id in line)
+    assert "mpengine run" in line
+    assert "python" not in out
+    assert len([line for line in out.splitlines() if line.strip()]) == 3
+
+
 @pytest.mark.parametrize("args", [("top",), ("stack",), ("top", "kd4q"), ("stack", "kd4q"), ("cancel", "kd4q")])
 def test_where_there_is_no_such_run_one_line_says_so(args, command, listed):
     status, out, err = command(*args)
