@@ -80,6 +80,7 @@ class JournaledSource(Interruptible):
             item = next(self._inner)
         except StopIteration:
             self._has_ended = True  # and is not asked again: not everything that has ended stays so
+            self._notes.has_ended = not self._is_closing  # one that was interrupted may have had more
             self._give_recalled()
             return
         found = self._memory.look_up(self._notes.key_of(item))
@@ -152,7 +153,6 @@ class JournaledSource(Interruptible):
         """Yield the events of the source's end."""
         if self._passed:
             yield events.SourcePassed(time.monotonic(), self._passed)
-        self._notes.has_ended = True
         yield events.SourceEnded(time.monotonic())
 
 

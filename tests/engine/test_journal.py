@@ -100,6 +100,16 @@ def test_a_run_that_was_left_goes_on_behind_what_its_consumer_was_through_with(e
     assert values[:done] + more == list(items)
 
 
+def test_of_a_source_that_was_not_read_to_its_end_what_was_never_pulled_is_left_too(engine, path):
+    items = range(100_000)  # more than are ever pulled ahead
+    taken(engine.iter([items, stage(lambda item: item)], journal=path), 1)
+
+    facts = read(path)
+    assert (facts["state"], facts["runs"][0]["is_whole"]) == ("interrupted", False)
+    assert facts["runs"][0]["seen"] < len(items)
+    assert facts["left"] == len(items) - facts["done"]
+
+
 def test_items_are_known_by_what_they_are_and_not_by_their_places(make_engine, path):
     engine = make_engine("inline")
     engine.run([["b", "a", "b"], str.upper], journal=path).unwrap()
