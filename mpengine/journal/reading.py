@@ -113,10 +113,12 @@ def _run(row: tuple[Any, ...], by_run: dict[int, dict[int, int]]) -> dict[str, A
 def _left(runs: list[dict[str, Any]], settled: int) -> int | None:
     """Return how many items are left, as far as the newest run that knows tells.
 
-    A run that has read its source to the end knows how many of those it has met were settled; of any other it is taken
-    that its source has what the journal has.
+    A run that has read its source to the end knows how many of those it has met were settled.  Of any other, and once
+    another has gone on behind it, it is taken that its source has what the journal has.
     """
     for run in reversed(runs):
+        if run["is_whole"] and run is not runs[-1]:
+            return max(0, int(run["seen"]) - settled)
         if run["is_whole"]:
             return max(0, int(run["seen"] - run["known"] - run["done"] - run["failed"]))
         if run["total"] is not None:

@@ -127,6 +127,23 @@ def test_what_is_left_is_counted_among_the_items_that_there_are_now(inline, path
     assert (facts["state"], facts["runs"][1]["known"]) == ("interrupted", 1)
 
 
+def test_what_a_later_run_has_done_is_not_left_though_it_did_not_come_to_the_sources_end(inline, path):
+    def numbers():
+        yield from range(100_000)  # more than are ever pulled ahead
+
+    inline.run([numbers, stage(fail_on(4), name="fail")], journal=path)
+    with sqlite3.connect(path) as connection:  # as a run with more in hand would have left it
+        connection.execute("UPDATE runs SET seen = 100000, is_whole = 1")
+    connection.close()
+    assert kept(path) == (4, 0, 99_996)
+    taken(inline.iter([numbers, stage(fail_on(), name="fail")], journal=Journal(path, resume=True)), 3)
+
+    done, _, left = kept(path)
+    assert read(path)["runs"][1]["is_whole"] is False
+    assert done > 4
+    assert left == 100_000 - done
+
+
 def test_a_source_that_has_ended_is_not_asked_again(inline, path):
     class Once:
         asked = 0
