@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SILENT_S = 15.0
 """A run notes how far it is every few seconds; one that has not for so long may hang."""
-MAX_COMMAND = 60
+MAX_COMMAND = 48
 
 
 def state_of_run(run: KnownRun) -> str:
@@ -47,7 +47,7 @@ def runs_table(runs: Sequence[KnownRun]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=SIMPLE_HEAD)
+    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # there is much to tell in 80 columns
     for head in ("run", "pid", "state", "for", "in", "out", "failed", "stages", "command"):
         is_figure = head in {"pid", "for", "in", "out", "failed"}
         is_free = head in {"stages", "command"}
@@ -55,7 +55,7 @@ def runs_table(runs: Sequence[KnownRun]) -> Table:
             head,
             justify="right" if is_figure else "left",
             no_wrap=not is_free,
-            overflow="fold" if is_free else "ignore",
+            overflow="fold" if is_free else "ellipsis",  # with "ignore", rich aligns nothing
         )
     for run in runs:
         figures = run.figures
@@ -71,8 +71,7 @@ def runs_table(runs: Sequence[KnownRun]) -> Table:
             short_command(run.entry.command),
         )
         *cells, command = (Text(one_line(cell)) for cell in row)
-        command.truncate(MAX_COMMAND, overflow="ellipsis")
-        command.no_wrap, command.overflow = True, "ellipsis"  # a run is told of in few lines; --json has all of it
+        command.truncate(MAX_COMMAND, overflow="ellipsis")  # a run is told of in few lines; --json has all of it
         made.add_row(*cells, command)
     return made
 
