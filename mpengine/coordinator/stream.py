@@ -28,10 +28,10 @@ class _Batches(Iterator[Iterator["Any"]]):
     """
 
     def __init__(self, run: Run) -> None:
-        self._run = run
         self._is_over = False  # whether the consumer knows of the end
         self._current: Iterator[Any] = iter([])
         self._taking = threading.RLock()  # a signal handler may ask for a result as well
+        self._run = run  # last: who has it can be closed
 
     def __next__(self) -> Iterator[Any]:
         if not self._run.is_here:
@@ -77,10 +77,10 @@ class _Batches(Iterator[Iterator["Any"]]):
 
     def close(self) -> None:
         self._is_over = True
-        for _ in self._current:  # what is left of the last list is not wanted any more either
-            pass
         if self._run.result is None and self._run.is_here:
             self._run.end("the results were not wanted any more")
+        for _ in self._current:  # nor is what is left of the last list
+            pass
 
     def __del__(self) -> None:
         if hasattr(self, "_run"):  # else Ctrl-C came before it was made
