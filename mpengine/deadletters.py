@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mpengine.bounded import bounded_text
 from mpengine.errors import MalformedError, PipelineError
 from mpengine.reading import Malformed, Reader, Source, malformed, read
+from mpengine.sinks.base import write_all
 from mpengine.sources.cutting import MAX_LINE_BYTES, NumberedLines
 
 if TYPE_CHECKING:
@@ -109,9 +110,7 @@ def _append(fd: int, content: bytes) -> None:
     if end < size:
         os.ftruncate(fd, end)
     try:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(fd, left) :]
+        write_all(fd, content)
     except OSError:
         os.ftruncate(fd, end)
         raise

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from mpengine.records import dataclass, field
+from mpengine.sinks.base import write_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,9 +114,7 @@ class JobLog:
         self.close()
 
     def _put(self, content: bytes) -> None:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(self._fd, left) :]
+        write_all(self._fd, content)
 
     def _read(self) -> None:
         with os.fdopen(os.dup(self._fd), "rb") as file:

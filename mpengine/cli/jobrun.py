@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from mpengine.bounded import bounded_text
 from mpengine.cli.delivery import Delivery
 from mpengine.cli.figures import NAMED_FAILURES
 from mpengine.cli.gauge import Gauge
@@ -39,6 +38,7 @@ from mpengine.programs.switchboard import Rules, Switchboard
 from mpengine.records import dataclass
 from mpengine.results import Err, ItemError
 from mpengine.sinks import SinkError
+from mpengine.sinks.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -329,7 +329,7 @@ class _Course:
         seq = self._jobs.seq_of(error.index)
         line = b""
         if self._request.emits:
-            line = _error_line(error)
+            line = json.dumps(plain(error)).encode("ascii") + b"\n"
         text = " ".join(str(error.error).split())
         return (
             Outcome(seq, time.time(), 0.0, exitval=1, out=line),
@@ -380,17 +380,3 @@ class _Course:
             return gauge.read(snapshot) if snapshot.stages else None
 
         return read
-
-
-def _error_line(error: ItemError) -> bytes:
-    """Return what stands for a failed call among the values, as for any run of a function."""
-    fields = {
-        "stage": error.stage,
-        "index": error.index,
-        "item": error.item,
-        "error": type(error.error).__name__,
-        "message": bounded_text(error.error),
-        "attempts": error.attempts,
-        "worker_id": error.worker_id,
-    }
-    return json.dumps({"item_error": fields}).encode("ascii") + b"\n"

@@ -18,6 +18,7 @@ A journal keeps the tokens (``Output`` in ``mpengine.journal`` is what it asks o
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +36,17 @@ class SinkError(EngineError):
 
 class SinkClosedError(SinkError):
     """The reader of the output has gone away."""
+
+
+def write_all(fd: int, content: bytes | bytearray | memoryview) -> None:
+    """Write all of ``content``, which one call may not.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    left = memoryview(content)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 class Sink:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from mpengine.sinks.base import Sink, type_name
+from mpengine.sinks.base import Sink, type_name, write_all
 from mpengine.sinks.inorder import sync_folder
 
 if TYPE_CHECKING:
@@ -92,9 +92,7 @@ class FilesSink(Sink):
     def _replace(self, target: Path, content: bytes | bytearray | memoryview) -> None:
         fd = os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
-            left = memoryview(content)
-            while left:
-                left = left[os.write(fd, left) :]
+            write_all(fd, content)
             os.fsync(fd)
         except OSError:
             self._unfinished.unlink()

@@ -29,7 +29,7 @@ class JsonSink(FileSink):
             SinkError: the value is not JSON, or the system refuses to write it.
         """
         try:
-            line = json.dumps(value, allow_nan=False, default=_plain)
+            line = json.dumps(value, allow_nan=False, default=plain)
         except Exception as error:
             what = f"value {self.written} of type {type_name(value)} is not JSON"
             raise SinkError(f"cannot write {self.label}: {what}: {bounded_text(error)}") from error
@@ -171,8 +171,12 @@ def csv(
     return CsvSink(path, columns, delimiter, atomic=atomic)
 
 
-def _plain(value: object) -> dict[str, Any]:
-    """Return what stands for ``value`` in JSON: only an ``ItemError`` has, which EMIT puts among the values."""
+def plain(value: object) -> dict[str, Any]:
+    """Return what stands for ``value`` in JSON: only an ``ItemError`` has that, which EMIT puts among the values.
+
+    Raises:
+        TypeError: nothing does.
+    """
     if not isinstance(value, ItemError):
         raise TypeError(f"JSON has no {type_name(value)}")
     told = {
