@@ -230,7 +230,9 @@ class Dispatcher:
 
     def _send(self, worker: Worker, batch: Batch, room: int, *, source_ended: bool) -> Command:
         out_size = self._out_size(batch)
-        budget = min(room, MAX_BATCH, CHUNKS_AT_ONCE * out_size, self._share(batch.chain))
+        budget = min(room, MAX_BATCH, CHUNKS_AT_ONCE * out_size)
+        if self._chains[batch.chain].fans_out:  # nobody else's is counted, or looked at
+            budget = min(budget, self._share(batch.chain))
         if batch.state is BatchState.SUSPENDED:
             self._stock.resume(batch, worker, budget)
             return Resume(worker.worker_id, batch.batch_id, out_size, budget)
