@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from mpengine.cli.inputs import Jobs
 from mpengine.cli.mapoptions import MapCommand, is_plain, with_map_options
 from mpengine.cli.mapping import perform_jobs
 from mpengine.programs.outcomes import Outcome
+
+PATIENCE_S = 30.0
 
 
 class Ran:
@@ -41,12 +44,16 @@ def run_map(jobs, capfd):
     return call
 
 
-def is_running(pid):
-    """Whether there is such a process, and it has not ended."""
+def ends(pid):
+    """Whether a process has been ended: the kernel may need a moment from its SIGKILL to its end."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([fd], [], [], PATIENCE_S)[0])
+    finally:
+        os.close(fd)
 
 
 def log_of(path):
@@ -185,7 +192,7 @@ def test_a_job_whose_time_is_up_is_ended_with_all_that_it_has_started(run_map, j
     assert ran.status == 1
     assert "job 1: timed out after" in ran.told[0]
     assert columns(jobs / "log", EXITVAL, SIGNAL) == [("-1", "9")]
-    assert not is_running(int((jobs / "pid").read_text()))
+    assert ends(int((jobs / "pid").read_text()))
 
 
 def test_a_run_halts_soon_and_starts_nothing_more(run_map, jobs):
@@ -350,7 +357,7 @@ def test_a_run_halts_now_and_ends_what_runs(run_map, jobs):
 
     assert ran.status == 1
     assert ran.told[-1] == "mpengine: --halt now,fail=1: reached after 1 jobs"
-    assert not is_running(int((jobs / "pid").read_text()))
+    assert ends(int((jobs / "pid").read_text()))
 
 
 @pytest.mark.slow
@@ -361,7 +368,7 @@ def test_a_job_whose_worker_was_killed_is_ended_and_runs_again(run_map, jobs):
 
     first, second = map(int, (jobs / "pids").read_text().split())
     assert (ran.status, columns(jobs / "log", SEQ, EXITVAL)) == (0, [("1", "0")])
-    assert not is_running(first)
+    assert ends(first)
     assert first != second
 
 
