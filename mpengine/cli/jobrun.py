@@ -341,7 +341,7 @@ class _Course:
         assert rule is not None  # noqa: S101 - who else would want to halt?
         amount = f"{rule.number:.3%}".rstrip("0%").rstrip(".") + "%" if rule.is_share else f"{rule.number:g}"
         when = "now" if rule.at_once else "soon"
-        self._reason = f"--halt {when},{rule.counts}={amount}: reached after {self._halt.done:,} jobs"
+        self._reason = f"--halt {when},{rule.counts}={amount}: reached after {_jobs(self._halt.done)}"
         switchboard.stop()
         if rule.at_once:
             engine.cancel(self._reason)
@@ -358,7 +358,7 @@ class _Course:
             say(f"the run failed: {result.reason}")
         if not self._request.quiet:
             halt = self._halt
-            say(f"{halt.done:,} jobs, {halt.failed:,} failed, {result.report.duration_s:,.2f} s")
+            say(f"{_jobs(halt.done)}, {halt.failed:,} failed, {result.report.duration_s:,.2f} s")
         if isinstance(result, Err) and not is_meant:
             return FAILED
         return FAILED if self._reason and self._request.raises else self._halt.status
@@ -380,3 +380,7 @@ class _Course:
             return gauge.read(snapshot) if snapshot.stages else None
 
         return read
+
+
+def _jobs(number: int) -> str:
+    return f"{number:,} job" if number == 1 else f"{number:,} jobs"

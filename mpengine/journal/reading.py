@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
+
+import psutil
 
 from mpengine.errors import JournalError
 from mpengine.journal import schema
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_FAILURES: Final = 1000
+_CLOCK_S: Final = 2.0
+"""The kernel tells when a process was started by a clock that is set apart from the one a run's begin is read from."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -129,9 +131,11 @@ def _left(runs: list[dict[str, Any]], settled: int) -> int | None:
 def _is_alive(run: dict[str, Any]) -> bool:
     if run["host"] != socket.gethostname():
         return True  # nobody here can tell
-    with contextlib.suppress(PermissionError):
-        try:
-            os.kill(run["pid"], 0)
-        except ProcessLookupError:
-            return False
-    return True
+    try:
+        process = psutil.Process(run["pid"])
+        has_ended = process.status() == psutil.STATUS_ZOMBIE
+        return not has_ended and process.create_time() <= run["began_at"] + _CLOCK_S  # or another has its number now
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

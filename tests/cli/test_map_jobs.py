@@ -356,7 +356,7 @@ def test_a_run_halts_now_and_ends_what_runs(run_map, jobs):
     ran = run_map("-j", "2", "--halt", "now,fail=1", "--shell", line, ":::", "1", "2", backend="process")
 
     assert ran.status == 1
-    assert ran.told[-1] == "mpengine: --halt now,fail=1: reached after 1 jobs"
+    assert ran.told[-1] == "mpengine: --halt now,fail=1: reached after 1 job"
     assert ends(int((jobs / "pid").read_text()))
 
 

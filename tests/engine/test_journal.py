@@ -1,6 +1,7 @@
 """A run with a journal: another goes on where it ended, and nothing is lost, doubled or done for nothing."""
 
 import asyncio
+import contextlib
 import os
 import pickle
 import sqlite3
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import psutil
 import pytest
 
 from mpengine import SKIP, Err, ItemError, Journal, JournalError, Pipeline, PipelineError, stage
@@ -487,6 +489,10 @@ def test_a_second_process_is_refused_with_the_pid_of_the_first_and_can_have_it_o
         holder.kill()
     assert read(path)["state"] == "interrupted"
     assert read(path)["runs"][0]["ending"] == "killed"
+    before_us = psutil.Process().create_time() - 60.0
+    with contextlib.closing(sqlite3.connect(path)) as journal, journal:
+        journal.execute("UPDATE runs SET pid = ?, began_at = ?", (os.getpid(), before_us))
+    assert read(path)["state"] == "interrupted"  # its number is ours now
 
     make_engine("inline").run([range(30), str], journal=Journal(path, resume=True)).unwrap()
     assert kept(path) == (30, 0, 0)
