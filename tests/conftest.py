@@ -61,6 +61,7 @@ _collector = _Collector()
 
 def pytest_addoption(parser):
     parser.addoption("--part", metavar="K/N", help="run one test in N: the K-th part of all")
+    parser.addoption("--short", action="store_true", help="leave out what is marked 'long'")
     parser.addoption("--turns", metavar="FILE", help="a file that all parts lock by turns; for tests marked 'alone'")
 
 
@@ -83,11 +84,12 @@ def _runs_beside_what_it_may(request, _turns):
 
 def pytest_collection_modifyitems(config, items):
     """Keep the part that is asked for: each has a share of what is slow, and keeps its tests when others are added."""
-    part = config.getoption("--part")
-    if part is None:
-        return
-    number, parts = map(int, part.split("/"))
-    mine = [zlib.crc32(item.nodeid.encode()) % parts == number - 1 for item in items]
+    number, parts = map(int, (config.getoption("--part") or "1/1").split("/"))
+    is_short = config.getoption("--short")
+    mine = [
+        zlib.crc32(item.nodeid.encode()) % parts == number - 1 and not (is_short and item.get_closest_marker("long"))
+        for item in items
+    ]
     config.hook.pytest_deselected(items=[item for item, is_mine in zip(items, mine, strict=True) if not is_mine])
     items[:] = itertools.compress(items, mine)
 

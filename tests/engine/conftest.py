@@ -23,6 +23,12 @@ KINDS = {
     "fork": {"start_method": "fork"},
 }
 
+MARKS = {
+    "forkserver": pytest.mark.slow,
+    "spawn": [pytest.mark.slow, pytest.mark.long],
+    "fork": [pytest.mark.slow, pytest.mark.long],
+}
+
 
 @pytest.fixture(params=["inline", pytest.param("forkserver", marks=pytest.mark.slow)])
 def kind(request):
@@ -30,7 +36,7 @@ def kind(request):
     return request.param
 
 
-@pytest.fixture(params=["inline", *(pytest.param(name, marks=pytest.mark.slow) for name in KINDS if name != "inline")])
+@pytest.fixture(params=["inline", *(pytest.param(name, marks=MARKS[name]) for name in KINDS if name != "inline")])
 def every_kind(request):
     """The inline backend, and every start method."""
     return request.param

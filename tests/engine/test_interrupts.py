@@ -124,7 +124,11 @@ def check_interrupted(engine, act, target, files):
 
 ACTS = [run, run_and_fail, take_all, close_early, leave_with]
 CHOSEN = [(run, "inline"), (take_all, "inline"), (leave_with, "inline")]
-CHOSEN += [(run, "fork"), (leave_with, "fork"), (run, "forkserver")]
+CHOSEN += [
+    (run, "fork"),
+    pytest.param(leave_with, "fork", marks=pytest.mark.long),
+    pytest.param(run, "forkserver", marks=pytest.mark.long),
+]
 
 
 @pytest.mark.slow

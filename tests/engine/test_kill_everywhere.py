@@ -18,7 +18,15 @@ def killing(from_scripts):
     return from_scripts("killing")
 
 
-@pytest.mark.parametrize(("start_method", "stride"), [("forkserver", 29), ("fork", 83), ("spawn", 211)])
+@pytest.mark.parametrize(
+    ("start_method", "stride"),
+    [
+        ("forkserver", 59),
+        pytest.param("forkserver", 29, marks=pytest.mark.long),
+        pytest.param("fork", 83, marks=pytest.mark.long),
+        pytest.param("spawn", 211, marks=pytest.mark.long),
+    ],
+)
 def test_a_worker_that_is_killed_at_any_step_costs_no_result(killing, start_method, stride):
     tally = killing.kill_workers(start_method, stride=stride, offset=stride // 2)
 
@@ -41,7 +49,9 @@ def test_a_worker_that_is_stopped_at_any_step_costs_no_result(killing):
     assert tally.hit >= 4
 
 
-@pytest.mark.parametrize("start_method", ["forkserver", "spawn", "fork"])
+@pytest.mark.parametrize(
+    "start_method", ["forkserver", *(pytest.param(name, marks=pytest.mark.long) for name in ("spawn", "fork"))]
+)
 def test_a_coordinator_that_is_killed_at_any_step_leaves_nobody_behind(killing, start_method):
     tally = killing.kill_coordinators(start_method, stride=199)
 

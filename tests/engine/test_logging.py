@@ -17,7 +17,12 @@ from mpengine.coordinator.scribe import Scribe
 PATIENCE_S = 20.0
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) for name in ("forkserver", "spawn", "fork")])
+@pytest.fixture(
+    params=[
+        pytest.param("forkserver", marks=pytest.mark.slow),
+        *(pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long]) for name in ("spawn", "fork")),
+    ]
+)
 def start_method(request):
     return request.param
 

@@ -13,7 +13,7 @@ MIB = 1 << 20
 CHUNK = 4 * MIB
 LIMIT = 300 * MIB  # a worker has some 30 MiB to begin with
 
-WITH_PROCESSES = pytest.mark.parametrize("kind", ["forkserver", "spawn"])
+WITH_PROCESSES = pytest.mark.parametrize("kind", ["forkserver", pytest.param("spawn", marks=pytest.mark.long)])
 
 
 def hungry_at(*numbers):

@@ -44,7 +44,11 @@ from mpengine.scheduler.events import Failure
 
 SLOW = pytest.mark.slow
 every_start = pytest.mark.parametrize(
-    "start_method", [pytest.param(name, marks=SLOW) for name in ("forkserver", "spawn", "fork")]
+    "start_method",
+    [
+        pytest.param("forkserver", marks=SLOW),
+        *(pytest.param(name, marks=[SLOW, pytest.mark.long]) for name in ("spawn", "fork")),
+    ],
 )
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import engine_stages as stages
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpengine import SKIP, Engine, ItemError, Retry, mix, stage
@@ -234,14 +234,18 @@ def engines():
         engine.close()
 
 
-@given(
-    st.integers(0, 60) | st.integers(0, 1500),
-    st.lists(STAGE, min_size=1, max_size=4),
-    st.booleans(),
-)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("pipelines", [8, pytest.param(30, marks=pytest.mark.long)])
 @pytest.mark.timeout(120)
-def test_random_pipelines_give_the_same_everywhere(engines, length, described, is_list):
+def test_random_pipelines_give_the_same_everywhere(engines, pipelines):
+    @given(st.integers(0, 60) | st.integers(0, 1500), st.lists(STAGE, min_size=1, max_size=4), st.booleans())
+    @settings(max_examples=pipelines, deadline=None)
+    def walk(length, described, is_list):
+        check_same_everywhere(engines, length, described, is_list)
+
+    walk()
+
+
+def check_same_everywhere(engines, length, described, is_list):
     if sum(maker in MANY for maker, *_ in described) > 2:
         length = min(length, 30)
     values, books, handled = expected(range(length), described)

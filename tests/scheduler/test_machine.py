@@ -287,7 +287,7 @@ class Walk:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("strange", [0.05, 0.3, 0.7])
+@pytest.mark.parametrize("strange", [0.3, *(pytest.param(strange, marks=pytest.mark.long) for strange in (0.05, 0.7))])
 def test_every_walk_ends_with_what_a_plain_loop_would_have_given(strange):
     for seed in range(WALKS // 3):
         try:
