@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         StageError,
         WorkerDiedError,
     )
+    from mpengine.executor import Executor
     from mpengine.journal.description import Journal
     from mpengine.metrics import Snapshot, StageMetrics, WorkerMetrics
     from mpengine.mixes import Mix, mix
@@ -74,6 +75,7 @@ _HOME = {
     "EngineError": "errors",
     "Err": "results",
     "ErrorPolicy": "policies",
+    "Executor": "executor.pool",
     "InternalError": "errors",
     "ItemError": "results",
     "ItemTimeoutError": "errors",
@@ -113,6 +115,7 @@ __all__ = [
     "EngineError",
     "Err",
     "ErrorPolicy",
+    "Executor",
     "InternalError",
     "ItemError",
     "ItemTimeoutError",

@@ -61,6 +61,14 @@ class RangeFeed:
         return True
 
 
+class FeedsItself:
+    """A source that is its own feed."""
+
+    def feed(self, codec: Codec, post: Callable[[events.Event], None]) -> Feed:
+        """Return what packs its items with ``codec``, when the loop asks for them, and posts the events."""
+        raise NotImplementedError
+
+
 def feed_of(
     source: object, codec: Codec, post: Callable[[events.Event], None], *, in_caller: bool, packer: Packer | None = None
 ) -> Feed:
@@ -73,6 +81,8 @@ def feed_of(
         in_caller: whether the source's code is to run in the thread that asks.
         packer: tells what was pulled; None: as it is.
     """
+    if isinstance(source, FeedsItself):
+        return source.feed(codec, post)
     if in_caller:
         return InlineFeed(source, codec, post, packer)
     if type(source) is range and is_indexed(source):

@@ -285,6 +285,8 @@ class Coordinator:
                 assert self._feed is not None  # noqa: S101 - start() comes first
                 self._feed.close()
                 self._backend.cancel()
+                if command.at_once:
+                    self._backend.hurry()
             case commands.FinishRun():
                 pass  # run() notices by itself, and sees everybody off
 

@@ -81,7 +81,8 @@ class Run:
         settings = Settings(
             workers=options.workers, ordered=options.ordered or (packer is not None and plan.fans_out),
             out_buffer=options.out_buffer, crash_retries=options.crash_retries, max_bytes=options.max_bytes,
-            length=length, max_items=options.max_items,
+            length=length, max_items=options.max_items, endures_deaths=options.endures_deaths,
+            is_prompt=options.is_prompt,
         )  # fmt: skip
         self._scheduler = Scheduler(plan, settings)
         self._coordinator = Coordinator(plan, self._scheduler, backend, options.scribe)

@@ -31,6 +31,8 @@ class RunOptions:
         scribe: logs.
         journal: where what is done is kept; None: nowhere.
         observers: who is told what happens.
+        endures_deaths: whether it goes on when a worker has died.
+        is_prompt: whether the source is asked for an item only when a worker is free for it.
     """
 
     workers: int
@@ -44,6 +46,8 @@ class RunOptions:
     scribe: Scribe
     journal: Journal | None = None
     observers: Sequence[Observer] = ()
+    endures_deaths: bool = True
+    is_prompt: bool = False
 
     @classmethod
     def chosen(

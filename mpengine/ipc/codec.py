@@ -107,7 +107,12 @@ class PickleCodec:
         """See ``Codec``."""
         self._dump(items, None)
 
-    def _dump(self, items: list[Any], buffers: _Buffers | None) -> bytes:
+    def take_apart(self, thing: object) -> tuple[bytes, list[Buffer]]:
+        """Return ``thing`` pickled, and the large buffers that are left out of the pickle; raises what that raises."""
+        buffers = _Buffers()
+        return self._dump(thing, buffers), buffers.large
+
+    def _dump(self, items: Any, buffers: _Buffers | None) -> bytes:
         leave_out = None if buffers is None else buffers.leave_out
         payload = None
         with contextlib.suppress(Exception):  # whatever pickle cannot do, cloudpickle may; if not, its error is raised

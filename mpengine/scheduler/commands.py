@@ -139,11 +139,12 @@ class RetireWorker:
 
 @dataclass(frozen=True, slots=True)
 class CancelRun:
-    """End the run early: flag, close the source, pills."""
+    """End the run early: flag, close the source, pills; ``at_once`` without patience for those that are to leave."""
 
     reason: str
     error: Any = None
     failure: ReportFailure | None = None
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ R7. A stage cannot be set up when one slot has lost ``SETUP_TRIES`` processes ov
     kills from outside finds them all at the same thing.
 R8. Workers cannot be started when one slot has lost ``START_TRIES`` processes in a row before they said hello, and none
     of any slot has said it meanwhile; each is started a little later than the one before.
+R9. Where no death is endured, the first one ends the run at once, whatever the worker was at; but for workers that were
+    asked to leave.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from mpengine.scheduler.batches import Batch
     from mpengine.scheduler.commands import Command
     from mpengine.scheduler.crew import Worker
+    from mpengine.scheduler.scheduler import Settings
     from mpengine.scheduler.stock import Stock
     from mpengine.scheduler.verdicts import Verdicts
 
@@ -52,12 +55,12 @@ class Deaths:
         stock: the batches.
         verdicts: gets the items that are given up.
         out: gets the commands.
-        crash_retries: how many further deaths an item may cause after its first.
+        settings: how many further deaths an item may cause after its first, and whether there may be any death.
         admission: told of items whose workers were killed for want of memory, and that are run again.
     """
 
     def __init__(
-        self, plan: Plan, stock: Stock, verdicts: Verdicts, out: list[Command], crash_retries: int,
+        self, plan: Plan, stock: Stock, verdicts: Verdicts, out: list[Command], settings: Settings,
         admission: Admission,
     ) -> None:  # fmt: skip
         """Begin without a death."""
@@ -66,7 +69,8 @@ class Deaths:
         self._stock = stock
         self._verdicts = verdicts
         self._out = out
-        self._crash_retries = crash_retries
+        self._crash_retries = settings.crash_retries
+        self._endures = settings.endures_deaths
         self._failed_starts: Counter[int] = Counter()  # in a row, by slot (R8)
         self._setup_deaths: dict[int, Counter[int]] = {}  # of each chain, by slot
 
@@ -78,7 +82,9 @@ class Deaths:
         """A chain's stages were set up: the deaths before that are forgotten."""
         self._setup_deaths.pop(chain, None)
 
-    def take_in(self, worker: Worker, held: list[Batch], event: events.WorkerDied, *, was_ready: bool) -> None:
+    def take_in(
+        self, worker: Worker, held: list[Batch], event: events.WorkerDied, *, was_ready: bool, was_leaving: bool
+    ) -> None:
         """Queue what a dead worker held, blame what is to blame, and have the worker replaced.
 
         Args:
@@ -86,7 +92,12 @@ class Deaths:
             held: the batches it had, the one sent first in front.
             event: tells of the death.
             was_ready: whether it had said hello.
+            was_leaving: whether it had been asked to leave.
         """
+        if not (self._endures or was_leaving):
+            story = f"a worker died: {_tell(event)}"
+            self._verdicts.end(story, _death(story, event), at_once=True)  # R9
+            return
         begun = [batch for batch in held if self._has_begun(batch, event)]
         for batch in reversed(held):  # each goes to the front, so the one sent first ends up first
             self._stock.requeue(batch)
@@ -211,6 +222,12 @@ def _names_item(event: events.WorkerDied, batch: Batch) -> bool:
 
 def _tell(event: events.WorkerDied) -> str:
     return f"{event.how} by the kernel, out of memory" if event.is_oom else event.how
+
+
+def _death(story: str, event: events.WorkerDied) -> WorkerDiedError:
+    error = WorkerDiedError(story)
+    error.how, error.peak_rss = event.how, event.peak_rss
+    return error
 
 
 def _tell_excess(excess: events.Excess) -> str:

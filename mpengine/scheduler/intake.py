@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SHORT_S = 0.002
 MOST_AHEAD = 16
+AHEAD = 0
 
 
 class Intake:
@@ -44,6 +45,7 @@ class Intake:
         plan = stock.plan
         self._settings = settings
         self._stock = stock
+        self._crew = crew
         self._admission = admission
         self._entrance = plan.entrance
         self._sizers = [sizers[chain] for chain in self._entrance]
@@ -83,6 +85,8 @@ class Intake:
         stock, settings = self._stock, self._settings
         if self._admission.is_tight and (stock.open_items or self.requested):
             return None
+        if settings.is_prompt:
+            return self._ask_for_the_idle()
         sizer = self._sizers[0] if len(self._sizers) == 1 else min(self._sizers, key=lambda sizer: sizer.size)
         size = min(sizer.size, self._at_once)
         under_way = stock.open_items + self.requested
@@ -111,3 +115,12 @@ class Intake:
         room -= room % size
         self.requested += room
         return PullSource(room, size)
+
+    def _ask_for_the_idle(self) -> PullSource | None:
+        """Return what is to be asked for where an item is to stay with its source until somebody is free for it."""
+        waiting = self._stock.backlog.level(self._entrance) + self.requested
+        room = min(self._crew.idle.count[None] + AHEAD - waiting, self.window - self._stock.open_items - self.requested)
+        if room <= 0:
+            return None
+        self.requested += room
+        return PullSource(room, 1)

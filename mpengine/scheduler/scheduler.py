@@ -52,6 +52,8 @@ class Settings:
         max_bytes: payloads under way may weigh so much.
         max_items: a worker's process is replaced when it was given so many items; None: never.
         length: how many items the source has, if it tells.
+        endures_deaths: whether the run goes on when a worker has died.
+        is_prompt: whether the source is asked for an item only when a worker is free for it.
     """
 
     workers: int
@@ -61,6 +63,8 @@ class Settings:
     max_bytes: int = 1 << 30
     length: int | None = None
     max_items: int | None = None
+    endures_deaths: bool = True
+    is_prompt: bool = False
 
 
 class Scheduler:
@@ -97,7 +101,7 @@ class Scheduler:
         self._dispatcher = Dispatcher(self.stock, self.crew, self.sizers, self._admission, self.timesheet)
         self._out: list[Command] = []
         self._verdicts = Verdicts(plan, self.stock, self._out)
-        self._deaths = Deaths(plan, self.stock, self._verdicts, self._out, settings.crash_retries, self._admission)
+        self._deaths = Deaths(plan, self.stock, self._verdicts, self._out, settings, self._admission)
         arrivals = Arrivals(plan, self.stock, self._intake, self._verdicts)
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.RunStarted: self._on_run_started,
@@ -207,14 +211,16 @@ class Scheduler:
         self._intake.end()
         self._source_failure = event
 
-    def _cancel(self, reason: str, error: Any = None, failure: commands.ReportFailure | None = None) -> None:
+    def _cancel(
+        self, reason: str, error: Any = None, failure: commands.ReportFailure | None = None, *, at_once: bool = False
+    ) -> None:  # fmt: skip
         if self.state not in (RunState.PENDING, RunState.RUNNING):
             return  # the first reason wins
         self.state = follow(RUN, self.state, RunMove.CANCEL, reason)
         self.reason = reason
         self._verdicts.is_over = True
         self.stock.leave_all()
-        self._out.append(commands.CancelRun(reason, error, failure))
+        self._out.append(commands.CancelRun(reason, error, failure, at_once))
 
     def _advance(self) -> None:
         """Do whatever has become possible."""
@@ -273,7 +279,7 @@ class Scheduler:
             self.timesheet.lose(worker)
         held = worker.let_go()
         if self.state is RunState.RUNNING:
-            self._deaths.take_in(worker, held, event, was_ready=was_ready or was_leaving)
+            self._deaths.take_in(worker, held, event, was_ready=was_ready or was_leaving, was_leaving=was_leaving)
 
     def _on_stage_broken(self, event: events.StageBroken) -> None:
         self._cancel(f"stage {self.plan.stages[event.stage].name!r} could not be set up: {event.summary}", event.error)
@@ -377,4 +383,4 @@ class Scheduler:
         ending = self._verdicts.ending
         if ending is not None:
             error = ending.error if ending.failure is None else ending.failure.failure.error
-            self._cancel(ending.reason, error, ending.failure)
+            self._cancel(ending.reason, error, ending.failure, at_once=ending.at_once)

@@ -101,7 +101,9 @@ class Verdicts:
             name = self._names[report.stage]
             self.end(f"the error handler of stage {name!r} failed on item {report.index}: {event.summary}", event.error)
 
-    def end(self, reason: str, error: Any, report: commands.ReportFailure | None = None) -> None:
+    def end(
+        self, reason: str, error: Any, report: commands.ReportFailure | None = None, *, at_once: bool = False
+    ) -> None:  # fmt: skip
         """Have the run cancelled."""
         if self.ending is None:  # the first one counts
-            self.ending = commands.CancelRun(reason, error, report)
+            self.ending = commands.CancelRun(reason, error, report, at_once)
