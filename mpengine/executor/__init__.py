@@ -1,12 +1,27 @@
 """``mpengine.Executor``: ``concurrent.futures.Executor`` over the engine's workers.
 
-===========  ===================================================================
-``pool``     ``Executor``: what users hold
-``desk``     where calls wait until a worker is free, and futures for results
-``session``  the one run behind an executor, and the thread that takes its results
-===========  ===================================================================
+::
 
-The other half, which runs in workers, is ``mpengine.worker.calls``.
+    submit, map --- pickled call ---> desk ---> a free worker's lane ===pipe===> worker: its turn
+                                       ^                                            |
+                  engine: makes turns -+- lanes                                     |
+                                       |                                            |
+    future <--- clerk: unpickles <-----+--------------- lane <=======pipe===========+
+
+The engine runs one pipeline as long as the executor lives; its items are turns of workers.  So it starts workers, has
+them set up, replaces those that have died, and ends them; calls go past it.
+
+============  =================================================================
+``pool``      ``Executor``: what users hold
+``mapping``   ``Executor.map``: chunks of calls, and their results in order
+``packing``   calls pickled, functions that go by value only once
+``desk``      which call goes to which worker, and what becomes of its future
+``lanes``     the pipes of one worker's turn
+``clerk``     the thread that hears workers and settles futures
+``session``   the run behind an executor, from its first call to its end
+============  =================================================================
+
+The other half, which runs in workers, is ``mpengine.worker.turns``.
 """
 
 from __future__ import annotations

@@ -1,92 +1,211 @@
-"""Where calls wait until a worker is free for them, and futures until there is a result.
+"""Which call goes to which worker, and what becomes of its future.
 
-    submit --> waiting --(the loop asks, a worker is free)--> given --(result)--> the future is done
-                  |
-                  +-- cancelled: never leaves
+    submit --> waiting --(a lane is free)--> at a worker --(answer)--> the clerk settles its future
+                  ^                              |
+                  +---- its worker has died -----+---- too often, or it breaks the executor: its future fails
 
-D1. A call is given away when the loop has asked for one, which it does when a worker is free (``is_prompt``).  Until
-    then its future can be cancelled.
-D2. Whoever comes second packs: the thread that submits where the loop has asked already, else the loop.  No code of the
-    user's is in that, since calls come pickled, and large buffers are only copied.
-D3. Calls are numbered as they are given away, which is how the engine counts items.
-D4. A future is settled with no lock held, since its callbacks are the user's.
+D1. A call waits here until a worker is free for it; until then its future can be cancelled.
+D2. Whoever comes second sends: the thread that submits where somebody is free already, else the clerk.
+D3. All of it is under one lock, under which no code of the user's runs: calls come pickled, futures are settled by the
+    clerk.
+D4. Each worker's turn is an item of the engine's, made when the loop asks for one, which it does when a worker has
+    nothing to do (``is_prompt``).
 """
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 import time
 from collections import deque
 
 from mpengine.coordinator.feed import pack
 from mpengine.coordinator.feeds import FeedsItself
+from mpengine.executor.lanes import Lane
 from mpengine.scheduler import events
-from mpengine.worker.calls import Call
+from mpengine.worker import calls
+from mpengine.worker.turns import Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from concurrent.futures import Future
-    from typing import Any
 
+    from mpengine.executor.packing import Errand
     from mpengine.ipc.codec import Codec
     from mpengine.ipc.messages import Buffer
 
-    Waiting = tuple[Future[Any], bytes, list[Buffer]]
-
 
 class Desk(FeedsItself):
-    """The calls of one executor; the source of its run, and that source's feed."""
+    """The calls and the lanes of one executor; the source of its run, and that source's feed.
+
+    Args:
+        most: calls that a worker makes before it is replaced; None: any number.
+        most_bytes: resident memory with which a worker makes no further call; None: any amount.
+        leaves: whether a call that cannot be unpickled ends its worker.
+
+    Attributes:
+        poll: what there is to be heard: lanes' ends.
+    """
 
     runs_user_code = False
     threads: Sequence[threading.Thread] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, *, most: int | None, most_bytes: int | None, leaves: bool) -> None:
         """Begin without a call."""
+        self.poll = select.epoll()
+        self._most = most
+        self._most_bytes = most_bytes
+        self._leaves = leaves
         self._lock = threading.RLock()
-        self._waiting: deque[Waiting] = deque()
-        self._given: dict[int, Future[Any]] = {}
-        self._asked = 0
+        self._waiting: deque[Errand] = deque()
+        self._free: list[Lane] = []
+        self._lanes: dict[int, Lane] = {}
+        self._by_fd: dict[int, Lane] = {}
+        self._under_way = 0
         self._count = 0
         self._is_closing = False
-        self._has_ended = False
+        self._has_stopped = False
         self._codec: Codec | None = None
-        self._post: Callable[[events.Event], None] | None = None
+        self._post: Callable[[events.Event], None] = lambda _: None
 
     # ------------------------------------------------------------------ whoever submits
 
-    def put(self, future: Future[Any], content: bytes, buffers: list[Buffer]) -> None:
-        """Let a call wait."""
+    def put(self, errand: Errand) -> bool:
+        """Send a call, or let it wait; return whether any are taken."""
         with self._lock:
-            self._waiting.append((future, content, buffers))
-            self._give()
+            if self._is_closing:
+                return False
+            self._waiting.append(errand)
+            self._send_waiting()
+        return True
 
     def close_to_new(self) -> None:
         """Take no more calls; those that wait are still made."""
         with self._lock:
             self._is_closing = True
-            self._give()
+            self._stop_if_done()
 
-    def drop_waiting(self) -> None:
-        """Cancel what waits."""
+    def take_waiting(self) -> list[Errand]:
+        """Return all calls that nobody has begun with, which are not made."""
         with self._lock:
-            dropped, self._waiting = self._waiting, deque()
-        for future, *_ in dropped:
-            future.cancel()
-        with self._lock:
-            self._give()
+            taken = [errand for errand in self._waiting if not errand.has_begun]
+            self._waiting = deque([errand for errand in self._waiting if errand.has_begun])
+            self._stop_if_done()
+        return taken
 
-    def take_given(self, number: int) -> Future[Any] | None:
-        """Return the future of a call that has ended, once."""
-        return self._given.pop(number, None)
+    def _send_waiting(self) -> None:
+        while self._free and self._waiting:
+            self._send_next(self._free[-1])
+            if self._free[-1].errand is not None:
+                self._free.pop()
 
-    def take_all(self) -> list[Future[Any]]:
-        """Return every future that there is, once: the run has ended."""
+    def _send_next(self, lane: Lane) -> None:
+        """Send a free lane the first call that waits and that nobody has cancelled."""
+        while self._waiting:
+            errand = self._waiting.popleft()
+            if errand.has_begun or errand.future.set_running_or_notify_cancel():
+                errand.has_begun = True
+                lane.errand = errand
+                self._under_way += 1
+                self._send(lane, errand.pieces)
+                return
+
+    def _send(self, lane: Lane, pieces: list[Buffer]) -> None:
+        if not lane.send(list(pieces)):
+            self.poll.modify(lane.calls_fd, select.EPOLLOUT)
+
+    def _stop_if_done(self) -> None:
+        """Once everything is done and nothing more will come, end all turns."""
+        if not self._is_closing or self._has_stopped or self._waiting or self._under_way or self._codec is None:
+            return
+        self._has_stopped = True
+        for lane in self._lanes.values():
+            self._send(lane, calls.frame_of(calls.STOP))
+        self._post(events.SourceEnded(time.monotonic()))
+
+    # ------------------------------------------------------------------ the clerk
+
+    def lane_of(self, fd: int) -> Lane | None:
+        """Return the lane that has an end of that number."""
+        return self._by_fd.get(fd)
+
+    def flush(self, lane: Lane) -> None:
+        """Send what a lane's pipe takes by now."""
         with self._lock:
-            self._has_ended = True
+            if lane.calls_fd in self._by_fd and lane.flush():
+                self.poll.modify(lane.calls_fd, 0)
+
+    def note_ready(self, lane: Lane) -> None:
+        """A lane's worker has come."""
+        with self._lock:
+            lane.note_ready()
+            if not lane.is_over:
+                self._free.append(lane)
+                self._send_waiting()
+
+    def answered(self, lane: Lane, *, is_last: bool) -> Errand | None:
+        """A lane's worker has answered: return whose call that was, and send it the next one unless it ``is_last``."""
+        with self._lock:
+            errand, lane.errand = lane.errand, None
+            self._under_way -= errand is not None
+            lane.is_over |= is_last
+            if not lane.is_over:
+                self._send_next(lane)
+                if lane.errand is None:
+                    self._free.append(lane)
+            self._stop_if_done()
+        return errand
+
+    def deafen(self, lane: Lane) -> None:
+        """A lane's worker says no more, and is sent no more; what has become of it, the engine will tell."""
+        with self._lock:
+            lane.is_over = True
+            if self._by_fd.pop(lane.results_fd, None) is not None:
+                self.poll.unregister(lane.results_fd)
+            if lane in self._free:
+                self._free.remove(lane)
+
+    def lane_for(self, number: int) -> Lane | None:
+        """Return a lane whose turn is over."""
+        return self._lanes.get(number)
+
+    def remove(self, lane: Lane) -> Errand | None:
+        """Forget a lane whose turn is over; return the call that its worker was at."""
+        with self._lock:
+            del self._lanes[lane.number]
+            if lane in self._free:
+                self._free.remove(lane)
+            for fd in (lane.calls_fd, lane.results_fd):
+                if self._by_fd.pop(fd, None) is not None:
+                    self.poll.unregister(fd)
+            errand, lane.errand = lane.errand, None
+            lane.close()
+            return errand
+
+    def put_back(self, errand: Errand) -> None:
+        """A call's worker has died: make it again, before all others."""
+        with self._lock:
+            self._under_way -= 1
+            self._waiting.appendleft(errand)
+            self._send_waiting()
+
+    def give_up(self) -> None:
+        """A call's worker has died, and it is not made again."""
+        with self._lock:
+            self._under_way -= 1
+            self._stop_if_done()
+
+    def clear(self) -> list[Errand]:
+        """The run has ended: close everything, and return the calls that nothing has come of."""
+        with self._lock:
+            self._has_stopped = self._is_closing = True
+            left = [errand for lane in list(self._lanes.values()) if (errand := self.remove(lane)) is not None]
             waiting, self._waiting = self._waiting, deque()
-            given, self._given = self._given, {}
-        return [*given.values(), *(future for future, *_ in waiting if future.set_running_or_notify_cancel())]
+            self._under_way = 0
+            self.poll.close()
+        left += [one for one in waiting if one.has_begun or one.future.set_running_or_notify_cancel()]
+        return left
 
     # ------------------------------------------------------------------ the loop
 
@@ -96,34 +215,31 @@ class Desk(FeedsItself):
         self._post = post
         return self
 
-    def pull(self, count: int, batch_size: int) -> None:  # noqa: ARG002 - a batch is one call
+    def pull(self, count: int, batch_size: int) -> None:  # noqa: ARG002 - a turn is a batch
         """See ``Feed``."""
         with self._lock:
-            self._asked += count
-            self._give()
+            self._stop_if_done()  # it may have been closed before there was a loop
+            for _ in range(0 if self._has_stopped else count):
+                self._make_turn()
 
-    def _give(self) -> None:
-        """Give away what was asked for and waits (D2), or tell that no more will come."""
-        if self._post is None or self._codec is None or self._has_ended:
-            return
-        while self._asked and self._waiting:
-            future, content, buffers = self._waiting.popleft()
-            if not future.set_running_or_notify_cancel():
-                continue
-            number = self._count
-            self._count += 1
-            self._asked -= 1
-            self._given[number] = future
-            for event in pack(self._codec, [Call(number, content, *buffers)]):
-                self._post(event)
-        if self._is_closing and not self._waiting:
-            self._has_ended = True
-            self._post(events.SourceEnded(time.monotonic()))
+    def _make_turn(self) -> None:
+        lane = Lane(self._count)
+        self._count += 1
+        self._lanes[lane.number] = lane
+        self._by_fd[lane.results_fd] = self._by_fd[lane.calls_fd] = lane
+        self.poll.register(lane.results_fd, select.EPOLLIN)
+        self.poll.register(lane.calls_fd, 0)
+        turn = Turn(
+            lane.number, os.getpid(), lane.calls_end, lane.results_end, self._most, self._most_bytes, self._leaves
+        )
+        assert self._codec is not None  # noqa: S101 - who asks has made the feed
+        for event in pack(self._codec, [turn]):
+            self._post(event)
 
     def close(self) -> None:
         """See ``Feed``."""
         with self._lock:
-            self._has_ended = True
+            self._has_stopped = True
 
     def interrupt(self) -> None:
         """See ``Feed``."""

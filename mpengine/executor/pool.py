@@ -15,9 +15,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 from mpengine.executor.desk import Desk
 from mpengine.executor.session import Session
-from mpengine.ipc.codec import PickleCodec
+from mpengine.executor.packing import CallPacker, Errand
 from mpengine.settings import EngineOptions
-from mpengine.worker.calls import Initializer
+from mpengine.worker.turns import Initializer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ class Executor(BaseExecutor):
         self._options = EngineOptions(
             workers=max_workers, start_method=start_method or "forkserver", ordered=False, buffer=None,
             grace_s=grace_s, crash_retries=crash_retries, memory_limit=memory_limit,
-            max_items_per_worker=max_tasks_per_child, max_bytes=max_bytes, backend="process", preload=preload,
+            max_items_per_worker=1 if max_tasks_per_child or memory_limit else None, max_bytes=max_bytes, backend="process", preload=preload,
             metrics_interval_s=0.5,
         )  # fmt: skip
         self._setup = None if initializer is None else Initializer(initializer, tuple(initargs))
         self._breaks = on_worker_death == "break"
-        self._codec = PickleCodec(main_by_value=self._options.start_method != "fork")
-        self._desk = desk = Desk()
+        self._packer = CallPacker(main_by_value=self._options.start_method != "fork")
+        self._desk = desk = Desk(most=max_tasks_per_child, most_bytes=memory_limit, leaves=self._breaks)
         self._session: Session | None = None
         self._starting = threading.RLock()
         self._is_shut = False
@@ -62,18 +62,20 @@ class Executor(BaseExecutor):
     def submit(self, fn, /, *args, **kwargs):
         with self._starting:
             if self._session is None and not self._is_shut:
-                self._session = Session(self._desk, self._options, self._setup, breaks=self._breaks)
+                self._session = Session(
+                    self._desk, self._options, self._setup, None if self._breaks else self._options.crash_retries
+                )
             if self._broken:
                 raise BrokenProcessPool(self._broken)
             if self._is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             future: Future[Any] = Future()
             try:
-                content, buffers = self._codec.take_apart((fn, args, kwargs))
+                pieces = self._packer.pack(fn, args, kwargs)
             except BaseException as error:
                 future.set_exception(error)
                 return future
-            self._desk.put(future, content, buffers)
+            self._desk.put(Errand(future, pieces))
         return future
 
     def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
@@ -92,7 +94,8 @@ class Executor(BaseExecutor):
             return
         self._desk.close_to_new()
         if cancel_futures:
-            self._desk.drop_waiting()
+            for errand in self._desk.take_waiting():
+                errand.future.cancel()
         if wait:
             session.join()
 
@@ -106,7 +109,7 @@ class Executor(BaseExecutor):
         session = self._session
         self.shutdown(wait=False, cancel_futures=True)
         if session is not None:
-            session.cancel(reason)
+            session.fail(reason)
 
 
 def _run_chunk(fn, chunk):

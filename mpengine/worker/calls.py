@@ -1,155 +1,160 @@
-"""Calls of an executor: a function with its arguments on the way to a worker, and what comes of it on the way back.
+"""Calls of an executor as they travel: frames on a pipe, a function with its arguments one way, what came of it back.
 
-Each is a pickle of its own, made where it was asked for, so that calls that travel together share no object, and one
-that will not pickle fails alone.  The engine sees items of one kind, and results of another.
+    header: kind, number, how many parts | the length of each part | the parts: a pickle, then its large buffers
+
+Each call is a pickle of its own, so that no two of them share an object, and one that will not pickle fails alone.
 """
 
 from __future__ import annotations
 
+import os
+import struct
+
 from mpengine import pickling
-from mpengine.bounded import stand_in
-from mpengine.ipc.arena import LARGE_BYTES
-from mpengine.ipc.codec import PickleCodec, dump_error
-from mpengine.worker.chain import format_traceback, summarize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Final
 
     from mpengine.ipc.messages import Buffer
 
+CALL: Final = 1
+"""Parent to worker: (function, args, kwargs), pickled together."""
+CALL_OF: Final = 2
+"""Parent to worker: a function, pickled for many calls, known by the frame's number; then (args, kwargs)."""
+STOP: Final = 3
+"""Parent to worker: there will be no more calls."""
+READY: Final = 4
+"""Worker to parent: it waits for calls."""
+VALUE: Final = 5
+"""Worker to parent: what the call has returned."""
+FAILURE: Final = 6
+"""Worker to parent: (error, summary, traceback) of what it has raised, the error a pickle of its own."""
+LAST: Final = 128
+"""Added to an answer: this worker takes no more calls."""
 
-class Parcel:
-    """A pickle on its way, with the buffers that were left out of it.
+_HEAD: Final = struct.Struct("<BQI")
+_MOST_AT_ONCE: Final = 512
+READ_BYTES: Final = 1 << 16
+
+
+def frame_of(kind: int, number: int = 0, parts: Sequence[Buffer] = ()) -> list[Buffer]:
+    """Return a frame, as pieces to be written one after the other."""
+    head = _HEAD.pack(kind, number, len(parts))
+    if not parts:
+        return [head]
+    sizes = struct.pack(f"<{len(parts)}Q", *[memoryview(part).nbytes for part in parts])
+    return [b"".join((head, sizes)), *parts]
+
+
+def write_some(fd: int, pieces: list[Buffer]) -> list[Buffer]:
+    """Write what the pipe takes now, and return what is left.
+
+    Raises:
+        BlockingIOError: it takes nothing, and is not to be waited for.
+    """
+    written = os.writev(fd, pieces[:_MOST_AT_ONCE])
+    for place, piece in enumerate(pieces):
+        size = memoryview(piece).nbytes
+        if written < size:
+            return [memoryview(piece).cast("B")[written:], *pieces[place + 1 :]]
+        written -= size
+    return []
+
+
+class Frame:
+    """What has come.
 
     Attributes:
-        number: of the call.
-        content: the pickle.
-        buffers: what was left out of it.
+        kind: see above.
+        number: of what kind of thing depends on that.
+        parts: a pickle and its buffers, or two pickles and the buffers of the second.
     """
 
-    __slots__ = ("buffers", "content", "number")
+    __slots__ = ("kind", "number", "parts")
 
-    def __init__(self, number: int, content: Buffer, *buffers: Buffer) -> None:
+    def __init__(self, kind: int, number: int, parts: list[Buffer]) -> None:
         """Keep all of it."""
+        self.kind = kind
         self.number = number
-        self.content = content
-        self.buffers: Sequence[Buffer] = buffers
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Return what it is made of; what is large goes beside the pickle that this one is put into."""
-        content = pickling.PickleBuffer(self.content) if len(self.content) >= LARGE_BYTES else self.content
-        return type(self), (self.number, content, *map(pickling.PickleBuffer, self.buffers))
-
-    def __repr__(self) -> str:
-        """Return which one it is."""
-        return f"<{type(self).__name__.lower()} {self.number}>"
-
-    def load(self) -> Any:
-        """Return what it holds; raises whatever unpickling that raises."""
-        return pickling.loads(self.content, buffers=self.buffers)
+        self.parts = parts
 
 
-class Call(Parcel):
-    """A function, its arguments and its keyword arguments."""
-
-    __slots__ = ()
-
-
-class Value(Parcel):
-    """What a call has returned."""
-
-    __slots__ = ()
-
-
-class Failure:
-    """What a call has raised.
-
-    Attributes:
-        number: of the call.
-        error: the exception, pickled.
-        summary: the exception in one line.
-        traceback: as text.
-    """
-
-    __slots__ = ("error", "number", "summary", "traceback")
-
-    def __init__(self, number: int, error: bytes | None, summary: str, traceback: str) -> None:
-        """Keep all of it."""
-        self.number = number
-        self.error = error
-        self.summary = summary
-        self.traceback = traceback
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Return what it is made of."""
-        return Failure, (self.number, self.error, self.summary, self.traceback)
-
-
-_codec = PickleCodec(main_by_value=False)  # what a worker's own __main__ lacks does not pickle by name anyway
-
-
-def perform(call: Call) -> Value | Failure:
-    """Make a call; the function of the stage that serves an executor.
-
-    Whatever the function raises belongs to the call, SystemExit too, and what it returns has no meaning for the engine.
-    """
-    try:
-        function, args, kwargs = call.load()
-    except BaseException as error:  # noqa: BLE001 - the call's own error
-        return _failed(call.number, error)
-    return _made(call.number, function, args, kwargs)
-
-
-def perform_or_leave(call: Call) -> Value | Failure:
-    """Make a call, as ``perform``; one that cannot be unpickled ends this process, as in ``concurrent.futures``."""
-    try:
-        function, args, kwargs = call.load()
-    except BaseException as error:
-        if not isinstance(error, SystemExit):
-            import traceback
-
-            traceback.print_exc()
-        raise SystemExit(1) from error
-    return _made(call.number, function, args, kwargs)
-
-
-def _made(number: int, function: Any, args: Any, kwargs: Any) -> Value | Failure:
-    try:
-        value = function(*args, **kwargs)
-        content, buffers = _codec.take_apart(value)
-    except BaseException as error:  # noqa: BLE001 - the call's own error
-        return _failed(number, error)
-    return Value(number, content, *buffers)
-
-
-def _failed(number: int, error: BaseException) -> Failure:
-    dumped = dump_error(error)
-    if dumped is None:
-        dumped = dump_error(stand_in(error))
-    return Failure(number, dumped, summarize(error), format_traceback(error))
-
-
-class Initializer:
-    """Runs an executor's ``initializer`` in a worker, before its first call.
+class FrameReader:
+    """Reads frames from a pipe, none of them by more than it has to.
 
     Args:
-        function: what to call.
-        args: with what.
+        fd: the pipe.
     """
 
-    def __init__(self, function: Any, args: tuple[Any, ...]) -> None:
-        """Keep both."""
-        self._function = function
-        self._args = args
+    def __init__(self, fd: int) -> None:
+        """Begin at the beginning of a frame."""
+        self.fd = fd
+        self._seen = b""
+        self._frame: Frame | None = None  # what is known of one that is under way, and too large to come at once
+        self._sizes: tuple[int, ...] = ()
+        self._body = bytearray()
+        self._filled = 0
 
-    def __call__(self, _: object) -> None:
-        """Call it; what it raises is logged here, where ``concurrent.futures`` would log it, and ends the executor."""
-        try:
-            self._function(*self._args)
-        except BaseException:
-            import logging
+    def read(self) -> Frame | None:
+        """Read once; return a frame if there is a whole one now.
 
-            logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
-            raise
+        Raises:
+            EOFError: nobody writes any more.
+            BlockingIOError: nothing is there, and it is not to be waited for.
+        """
+        if self._frame is None:
+            frame = self._parse() if self._seen else None
+            if frame is not None or self._frame is not None:
+                return frame
+            more = os.read(self.fd, READ_BYTES)
+            if not more:
+                raise EOFError
+            self._seen += more
+            return self._parse()
+        got = os.readv(self.fd, [memoryview(self._body)[self._filled :]])
+        if not got:
+            raise EOFError
+        self._filled += got
+        if self._filled < len(self._body):
+            return None
+        frame, self._frame = self._frame, None
+        frame.parts = _cut(memoryview(self._body), self._sizes)
+        self._body = bytearray()
+        return frame
+
+    def _parse(self) -> Frame | None:
+        """Return the frame at the head of what was seen, or begin with one of which more has to come."""
+        seen = self._seen
+        if len(seen) < _HEAD.size:
+            return None
+        kind, number, count = _HEAD.unpack_from(seen)
+        start = _HEAD.size + 8 * count
+        if len(seen) < start:
+            return None
+        sizes = struct.unpack_from(f"<{count}Q", seen, _HEAD.size)
+        total = sum(sizes)
+        self._seen = seen[start + total :]
+        if len(seen) >= start + total:
+            return Frame(kind, number, _cut(memoryview(seen)[start:], sizes))
+        self._frame = Frame(kind, number, [])
+        self._sizes = sizes
+        self._body = bytearray(total)
+        self._filled = len(seen) - start
+        self._body[: self._filled] = memoryview(seen)[start:]
+        return None
+
+
+def _cut(body: memoryview, sizes: Sequence[int]) -> list[Buffer]:
+    parts: list[Buffer] = []
+    start = 0
+    for size in sizes:
+        parts.append(body[start : start + size])
+        start += size
+    return parts
+
+
+def load(parts: Sequence[Buffer]) -> Any:
+    """Return what a pickle and its buffers hold; raises whatever unpickling that raises."""
+    return pickling.loads(parts[0], buffers=parts[1:])
