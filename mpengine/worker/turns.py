@@ -1,4 +1,4 @@
-"""A worker's turn of an executor: it makes calls, one at a time, until it is told to stop or has made as many as it may.
+"""A worker's turn of an executor: it makes calls, one at a time, until it is told to stop or has made enough of them.
 
 To the engine a turn is one item.  Its calls come on a pipe of the turn's own and go back on another one: to have each
 of them scheduled would cost several times as much.
@@ -182,8 +182,11 @@ def _flush_streams() -> None:
 
 
 def _resident_bytes() -> int:
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 200).split()[1]) * os.sysconf("SC_PAGESIZE")
+    finally:
+        os.close(fd)
 
 
 class Initializer:
