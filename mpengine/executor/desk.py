@@ -4,7 +4,8 @@
                   ^                              |
                   +---- its worker has died -----+---- too often, or it breaks the executor: its future fails
 
-D1. A call waits here until a worker is free for it; until then its future can be cancelled.
+D1. A call waits here until a worker is free for it; until then its future can be cancelled.  But while workers are on
+    their way, the first calls are theirs and count as begun with.
 D2. Whoever comes second sends: the thread that submits where somebody is free already, else the clerk.
 D3. All of it is under one lock, under which no code of the user's runs: calls come pickled, futures are settled by the
     clerk.
@@ -40,6 +41,7 @@ class Desk(FeedsItself):
     """The calls and the lanes of one executor; the source of its run, and that source's feed.
 
     Args:
+        workers: how many there are to be.
         most: calls that a worker makes before it is replaced; None: any number.
         most_bytes: resident memory with which a worker makes no further call; None: any amount.
         leaves: whether a call that cannot be unpickled ends its worker.
@@ -51,9 +53,10 @@ class Desk(FeedsItself):
     runs_user_code = False
     threads: Sequence[threading.Thread] = ()
 
-    def __init__(self, *, most: int | None, most_bytes: int | None, leaves: bool) -> None:
+    def __init__(self, *, workers: int, most: int | None, most_bytes: int | None, leaves: bool) -> None:
         """Begin without a call."""
         self.poll = select.epoll()
+        self._workers = workers
         self._most = most
         self._most_bytes = most_bytes
         self._leaves = leaves
@@ -63,6 +66,7 @@ class Desk(FeedsItself):
         self._lanes: dict[int, Lane] = {}
         self._by_fd: dict[int, Lane] = {}
         self._under_way = 0
+        self._promised = 0
         self._count = 0
         self._is_closing = False
         self._has_stopped = False
@@ -78,7 +82,15 @@ class Desk(FeedsItself):
                 return False
             self._waiting.append(errand)
             self._send_waiting()
+            if self._under_way + self._promised < self._workers and not errand.has_begun:
+                self._promise(errand)
         return True
+
+    def _promise(self, errand: Errand) -> None:
+        """A worker for a call is on its way (D1)."""
+        if errand.future.set_running_or_notify_cancel():
+            errand.has_begun = errand.is_promised = True
+            self._promised += 1
 
     def close_to_new(self) -> None:
         """Take no more calls; those that wait are still made."""
@@ -105,7 +117,8 @@ class Desk(FeedsItself):
         while self._waiting:
             errand = self._waiting.popleft()
             if errand.has_begun or errand.future.set_running_or_notify_cancel():
-                errand.has_begun = True
+                self._promised -= errand.is_promised
+                errand.has_begun, errand.is_promised = True, False
                 lane.errand = errand
                 self._under_way += 1
                 self._send(lane, errand.pieces)

@@ -34,17 +34,18 @@ class Errand:
     Attributes:
         future: of what comes of it.
         pieces: the frame that asks a worker for it.
-        has_begun: whether it was sent to a worker, so that it cannot be cancelled any more.
+        has_begun: whether a worker may be at it, so that it cannot be cancelled any more.
+        is_promised: whether it counts as begun with, since a worker for it is on its way.
         deaths: workers that have died at it.
     """
 
-    __slots__ = ("deaths", "future", "has_begun", "pieces")
+    __slots__ = ("deaths", "future", "has_begun", "is_promised", "pieces")
 
     def __init__(self, future: Future[Any], pieces: list[Buffer]) -> None:
         """Begin with no deaths."""
         self.future = future
         self.pieces = pieces
-        self.has_begun = False
+        self.has_begun = self.is_promised = False
         self.deaths = 0
 
 

@@ -11,12 +11,13 @@ import weakref
 from collections import deque
 from concurrent.futures.process import BrokenProcessPool
 
+from mpengine.backends.cores import available_cores
 from mpengine.executor.desk import Desk
+from mpengine.executor.heritage import initializer_for
 from mpengine.executor.mapping import check_sizes, chunks_of, results_of, run_chunk
 from mpengine.executor.packing import CallPacker, Errand
 from mpengine.executor.session import Session
 from mpengine.settings import EngineOptions, check_choice, check_count
-from mpengine.worker.turns import Initializer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,12 +90,16 @@ class Executor(concurrent.futures.Executor):
             crash_retries=crash_retries, memory_limit=memory_limit, max_items_per_worker=1 if one_turn else None,
             max_bytes=None, backend="process", preload=preload, metrics_interval_s=0.0,
         )  # fmt: skip
-        self._setup = None if initializer is None else Initializer(initializer, tuple(initargs))
+        self._method = method
+        self._initializer = None if initializer is None else (initializer, tuple(initargs))
         self._most_deaths = None if on_worker_death == "break" else crash_retries
         self._packer = CallPacker(main_by_value=method != "fork")
         self._desk = desk = Desk(
-            most=max_tasks_per_child, most_bytes=memory_limit, leaves=on_worker_death == "break"
-        )  # fmt: skip
+            workers=max_workers or available_cores(),
+            most=max_tasks_per_child,
+            most_bytes=memory_limit,
+            leaves=on_worker_death == "break",
+        )
         self._session: Session | None = None
         self._starting = threading.RLock()
         self._is_shut = False
@@ -143,7 +148,8 @@ class Executor(concurrent.futures.Executor):
             if self._is_shut or (self._session is not None and self._session.broken):
                 self._refuse(self._session)
             if self._session is None:
-                self._session = Session(self._desk, self._options, self._setup, self._most_deaths)
+                setup = None if self._initializer is None else initializer_for(self._method, *self._initializer)
+                self._session = Session(self._desk, self._options, setup, self._most_deaths)
             return self._session
 
     def _refuse(self, session: Session | None) -> None:

@@ -24,11 +24,9 @@ from mpengine.worker.turns import serve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from mpengine.executor.desk import Desk
     from mpengine.settings import EngineOptions
+    from mpengine.worker.turns import Initializer
 
 _LIVE: weakref.WeakSet[Session] = weakref.WeakSet()
 
@@ -49,11 +47,10 @@ class Session:
         EngineError, PipelineError: it cannot begin.
     """
 
-    def __init__(
-        self, desk: Desk, options: EngineOptions, setup: Callable[[Any], None] | None, most_deaths: int | None
-    ) -> None:
+    def __init__(self, desk: Desk, options: EngineOptions, setup: Initializer | None, most_deaths: int | None) -> None:
         """Start the workers."""
         self._desk = desk
+        self._setup = setup
         self.broken: str | None = None
         cores = available_cores()
         workers = options.workers or cores
@@ -83,6 +80,8 @@ class Session:
             close_backend(run.backend)
         finally:
             self._scribe.close()
+            if self._setup is not None:
+                self._setup.forget()
 
     def _watch_turns(self) -> None:
         reason, cause = "the executor has ended", None

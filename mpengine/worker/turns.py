@@ -13,6 +13,7 @@ N4. Between two calls it hears of the run's end as well as of the next call.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import sys
@@ -64,18 +65,25 @@ def serve(turn: Turn) -> int:
     """Make calls until the turn is over; the function of the stage behind an executor."""
     with contextlib.ExitStack() as stack:
         try:
-            calls_fd = _open(turn.coordinator, turn.calls, os.O_RDONLY, stack)
-            results_fd = _open(turn.coordinator, turn.results, os.O_WRONLY, stack)
+            calls_fd = open_end(turn.coordinator, turn.calls, os.O_RDONLY)
+            stack.callback(os.close, calls_fd)
+            results_fd = open_end(turn.coordinator, turn.results, os.O_WRONLY)
+            stack.callback(os.close, results_fd)
         except OSError:
             return turn.number  # it was over before it began
         _Server(turn, calls_fd, results_fd).serve()
     return turn.number
 
 
-def _open(coordinator: int, end: tuple[int, int], mode: int, stack: contextlib.ExitStack) -> int:
-    fd = os.open(f"/proc/{coordinator}/fd/{end[0]}", mode | os.O_CLOEXEC)
-    stack.callback(os.close, fd)
+def open_end(pid: int, end: tuple[int, int], mode: int) -> int:
+    """Return a descriptor of a pipe's end that another process has open.
+
+    Raises:
+        OSError: it is not there any more.
+    """
+    fd = os.open(f"/proc/{pid}/fd/{end[0]}", mode | os.O_CLOEXEC)
     if os.fstat(fd).st_ino != end[1]:
+        os.close(fd)
         raise OSError("the number is another file's by now")
     return fd
 
@@ -189,23 +197,63 @@ def _resident_bytes() -> int:
         os.close(fd)
 
 
+_inherited: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
+_numbers = itertools.count(1)
+
+
+def inherit(setup: tuple[Callable[..., object], tuple[Any, ...]]) -> int:
+    """Keep something for workers that will be forked from this very process; return its number."""
+    number = next(_numbers)
+    _inherited[number] = setup
+    return number
+
+
+class DescriptorOf:
+    """A pipe's end that another process has open.
+
+    Args:
+        pid: of that process.
+        fd: its number there.
+        inode: the pipe's.
+        mode: which end.
+    """
+
+    def __init__(self, pid: int, fd: int, inode: int, mode: int) -> None:
+        """Open nothing yet."""
+        self._where = (pid, fd, inode, mode)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what it is made of."""
+        return DescriptorOf, self._where
+
+    def detach(self) -> int:
+        """Return a descriptor of one's own."""
+        pid, fd, inode, mode = self._where
+        return open_end(pid, (fd, inode), mode)
+
+
 class Initializer:
     """Runs an executor's ``initializer`` in a worker, before its first call.
 
     Args:
-        function: what to call.
-        args: with what.
+        content: it and its arguments, pickled.
+        number: of what this process has inherited, if nothing had to be pickled.
     """
 
-    def __init__(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def __init__(self, content: bytes, number: int = 0) -> None:
         """Keep both."""
-        self._function = function
-        self._args = args
+        self._content = content
+        self._number = number
+
+    def forget(self) -> None:
+        """There will be no more workers to inherit anything."""
+        _inherited.pop(self._number, None)
 
     def __call__(self, _: object) -> None:
         """Call it; what it raises is logged here, where ``concurrent.futures`` would log it, and ends the executor."""
         try:
-            self._function(*self._args)
+            function, args = _inherited[self._number] if self._number else loads(self._content)
+            function(*args)
         except BaseException:
             import logging
 

@@ -1,0 +1,87 @@
+"""``Executor.map``: chunks of calls, and their results in order."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+    from typing import Any
+
+    Chunk = tuple[tuple[Any, ...], ...]
+
+
+def run_chunk(function: Callable[..., Any], chunk: Chunk) -> list[Any]:
+    """Return what ``function`` gives for each list of arguments; in a worker."""
+    return [function(*args) for args in chunk]
+
+
+def check_sizes(chunksize: object, buffersize: object) -> None:
+    """Refuse what neither can be.
+
+    Raises:
+        TypeError: a size is no whole number.
+        ValueError: a size is less than 1.
+    """
+    if not isinstance(chunksize, int):
+        msg = f"chunksize must be an integer, not {chunksize!r:.200}"
+        raise TypeError(msg)
+    if chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+    if buffersize is not None and not isinstance(buffersize, int):
+        raise TypeError("buffersize must be an integer or None")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError("buffersize must be None or > 0")
+
+
+def chunks_of(iterables: tuple[Iterable[Any], ...], size: int) -> Iterator[Chunk]:
+    """Yield lists of up to ``size`` calls' arguments, pulled when they are asked for."""
+    calls = zip(*iterables, strict=False)
+    while chunk := tuple(itertools.islice(calls, size)):
+        yield chunk
+
+
+def results_of(
+    futures: deque[Future[list[Any]]], submit_next: Callable[[], Future[list[Any]] | None], timeout: float | None
+) -> Iterator[Any]:
+    """Yield the results of some chunks, in order.
+
+    Args:
+        futures: of the chunks submitted so far; emptied.
+        submit_next: called before each chunk's results are waited for; submits another chunk, if there is to be one.
+        timeout: seconds from now, in which each result has to be there; None: any number.
+
+    Raises:
+        TimeoutError: a result was not there in time.
+        Exception: what a call has raised.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+
+    def results() -> Iterator[Any]:  # so that the time begins when map() is called, not with the first result
+        try:
+            while futures:
+                following = submit_next()
+                if following is not None:
+                    futures.append(following)
+                del following
+                values = _result_of(futures.popleft(), until)
+                values.reverse()
+                while values:
+                    yield values.pop()  # and hold it no longer
+        finally:
+            for future in futures:
+                future.cancel()
+
+    return results()
+
+
+def _result_of(future: Future[list[Any]], until: float | None) -> list[Any]:
+    try:
+        return future.result(None if until is None else until - time.monotonic())
+    finally:
+        future.cancel()  # if the time is up, nobody wants it any more
+        del future  # which holds an error, whose traceback holds this frame
