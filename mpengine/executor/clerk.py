@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from mpengine.errors import WorkerDiedError
 from mpengine.ipc.codec import load_error
 from mpengine.pickling import loads
+from mpengine.processes.spawning import close_in_forked_children, close_parent_only
 from mpengine.worker import calls
 from mpengine.worker.chain import summarize
 
@@ -46,9 +47,15 @@ class Clerk:
         self._told: deque[tuple[int, BaseException | None]] = deque()
         self._end: tuple[str, BaseException | None] | None = None
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        close_in_forked_children(self._bell)
         desk.poll.register(self._bell, select.EPOLLIN)
         self._has_end = threading.Event()
         self.thread = threading.Thread(target=self._live, name="mpengine-executor", daemon=True)
+
+    def dismiss(self) -> None:
+        """There will be no run, and no thread."""
+        self._desk.poll.close()
+        close_parent_only(self._bell)
 
     # ------------------------------------------------------------------ whoever sees turns end
 
@@ -156,7 +163,7 @@ class Clerk:
 
     def _conclude(self, reason: str, error: BaseException | None) -> None:
         left = self._desk.clear()
-        os.close(self._bell)
+        close_parent_only(self._bell)
         for errand in left:
             self._set(errand.future.set_exception, broken(f"the call was not finished: {reason}", error))
 

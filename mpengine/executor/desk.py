@@ -55,12 +55,13 @@ class Desk(FeedsItself):
 
     def __init__(self, *, workers: int, most: int | None, most_bytes: int | None, leaves: bool) -> None:
         """Begin without a call."""
-        self.poll = select.epoll()
+        self.poll: select.epoll
         self._workers = workers
         self._most = most
         self._most_bytes = most_bytes
         self._leaves = leaves
-        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._lock = threading.RLock()  # the collector may call close_to_new() in the middle of anything
         self._waiting: deque[Errand] = deque()
         self._free: list[Lane] = []
         self._lanes: dict[int, Lane] = {}
@@ -72,6 +73,16 @@ class Desk(FeedsItself):
         self._has_stopped = False
         self._codec: Codec | None = None
         self._post: Callable[[events.Event], None] = lambda _: None
+
+    def open(self) -> None:
+        """Get ready for a run.
+
+        Raises:
+            OSError: this process has no descriptors left.
+        """
+        self.poll = select.epoll()
+        self._codec = None
+        self._has_stopped = False  # as a run that did not begin has left it
 
     # ------------------------------------------------------------------ whoever submits
 
@@ -94,6 +105,8 @@ class Desk(FeedsItself):
 
     def close_to_new(self) -> None:
         """Take no more calls; those that wait are still made."""
+        if os.getpid() != self._pid:
+            return  # a forked child drops its copy, whose lock nobody may ever let go
         with self._lock:
             self._is_closing = True
             self._stop_if_done()

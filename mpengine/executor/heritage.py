@@ -54,11 +54,13 @@ def _dump(thing: object) -> bytes:
 def _dump_by_value(thing: object) -> bytes:
     import cloudpickle
 
+    extra = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # noqa: SLF001 - those of pipes and locks
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+        dispatch_table = collections.ChainMap(extra, cloudpickle.Pickler.dispatch_table)  # noqa: RUF012 - never changed
+
     file = io.BytesIO()
-    pickler = cloudpickle.Pickler(file, 5)
-    reducers = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # noqa: SLF001 - those of pipes and locks
-    pickler.dispatch_table = collections.ChainMap(reducers, pickler.dispatch_table)
-    pickler.dump(thing)
+    Pickler(file, 5).dump(thing)
     return file.getvalue()
 
 

@@ -3,6 +3,7 @@
 L1. It never waits for a worker: what a pipe does not take now, its lane keeps and sends when the pipe takes more.
 L2. The end where calls come out stays open here, so writing to a worker that has died raises nothing and signals
     nothing; what was written is lost with the lane.
+L3. All ends are this process's alone: who is forked from it, a worker too, closes them at once (K1).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import termios
 
 from mpengine.ipc.mpqueue import PIPE_BYTES
+from mpengine.processes.spawning import close_in_forked_children, close_parent_only
 from mpengine.worker import calls
 
 TYPE_CHECKING = False
@@ -57,6 +59,8 @@ class Lane:
             with contextlib.suppress(OSError):  # a user's pipes share a limit; an ordinary pipe does, with more trips
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self.reader = calls.FrameReader(results_r)
+        for fd in self._fds():
+            close_in_forked_children(fd)
 
     @property
     def calls_end(self) -> tuple[int, int]:
@@ -103,14 +107,16 @@ class Lane:
     def note_ready(self) -> None:
         """Its worker has opened its ends: the end of what it says is its own end from now on."""
         self.is_ready = True
-        os.close(self._results_w)
+        close_parent_only(self._results_w)
         self._results_w = -1
 
     def close(self) -> None:
         """Close all ends; idempotent."""
-        fds = self._calls_r, self._calls_w, self.reader.fd, self._results_w
+        fds = self._fds()
         self._calls_r = self._calls_w = self.reader.fd = self._results_w = -1
         self.unsent = []
         for fd in fds:
-            if fd != -1:
-                os.close(fd)
+            close_parent_only(fd)
+
+    def _fds(self) -> list[int]:
+        return [fd for fd in (self._calls_r, self._calls_w, self.reader.fd, self._results_w) if fd != -1]

@@ -6,13 +6,19 @@ times as long as to name one, so what was pickled is kept, as long as the global
 
 from __future__ import annotations
 
+import _pickle
+import copyreg
+import io
 import itertools
 import types
 from collections import OrderedDict
+from multiprocessing.reduction import ForkingPickler
+from pickle import PicklingError
 
 from mpengine.ipc.codec import PickleCodec
 from mpengine.pickling import by_value, dumps
 from mpengine.worker import calls
+from mpengine.worker.chain import summarize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +76,13 @@ class Function:
         return all(names.get(name, _MISSING) is value for names, name, value in self._named)
 
 
+def unpicklable(error: BaseException) -> PicklingError:
+    """Return the error of a call that something else than an error has kept from being pickled, as ``sys.exit()``."""
+    made = PicklingError(f"the call could not be pickled: {summarize(error)}")
+    made.__cause__ = error
+    return made
+
+
 def _globals_of(function: types.FunctionType) -> list[tuple[dict[str, Any], str, Any]]:
     """Return the globals that a function and those that it calls by name look at, as far as they go by value too."""
     found: list[tuple[dict[str, Any], str, Any]] = []
@@ -85,6 +98,26 @@ def _globals_of(function: types.FunctionType) -> list[tuple[dict[str, Any], str,
     return found
 
 
+def _dumps(thing: object, protocol: int, *, buffer_callback: Callable[[Any], object] | None = None) -> bytes:
+    """Pickle with what ``multiprocessing`` knows of pipes and sockets, which would go wrong without a word else."""
+    file = io.BytesIO()
+    pickler = _pickle.Pickler(file, protocol, buffer_callback=buffer_callback)
+    pickler.dispatch_table = _reducers()
+    pickler.dump(thing)
+    return file.getvalue()
+
+
+_known: dict[type, Any] = {}
+
+
+def _reducers() -> dict[type, Any]:
+    """Return how some types are pickled; a dict of its own, since pickle looks most quickly into that."""
+    extra = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # noqa: SLF001 - what register() has told
+    if len(_known) < len(copyreg.dispatch_table) + len(extra):
+        _known.update({**copyreg.dispatch_table, **extra})
+    return _known
+
+
 class CallPacker:
     """Pickles calls.
 
@@ -95,7 +128,7 @@ class CallPacker:
     def __init__(self, *, main_by_value: bool) -> None:
         """Keep nothing yet."""
         self._main_by_value = main_by_value
-        self._codec = PickleCodec(main_by_value=main_by_value)
+        self._codec = PickleCodec(main_by_value=main_by_value, dumps=_dumps)
         self._kept: OrderedDict[types.FunctionType, Function] = OrderedDict()
 
     def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Buffer]:

@@ -15,7 +15,7 @@ from mpengine.backends.cores import available_cores
 from mpengine.executor.desk import Desk
 from mpengine.executor.heritage import initializer_for
 from mpengine.executor.mapping import check_sizes, chunks_of, results_of, run_chunk
-from mpengine.executor.packing import CallPacker, Errand
+from mpengine.executor.packing import CallPacker, Errand, unpicklable
 from mpengine.executor.session import Session
 from mpengine.settings import EngineOptions, check_choice, check_count
 
@@ -131,7 +131,7 @@ class Executor(concurrent.futures.Executor):
             raise
         except BaseException as error:  # noqa: BLE001 - the call's own error
             future.set_running_or_notify_cancel()
-            future.set_exception(error)
+            future.set_exception(error if isinstance(error, Exception) else unpicklable(error))
             return future
         if not self._desk.put(Errand(future, pieces)):
             self._refuse(session)
@@ -214,6 +214,12 @@ class Executor(concurrent.futures.Executor):
                     errand.future.set_running_or_notify_cancel()  # whoever waits for several is told
         if wait and session is not None:
             session.join()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Shut down, and wait; after Ctrl-C calls are not waited for."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._end("SIGINT")
+        self.shutdown()
 
     def terminate_workers(self) -> None:
         """End all workers at once, without waiting for that, and take no more calls.

@@ -6,6 +6,7 @@ executor itself, so that one that nobody holds any more can go, and its workers 
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 
@@ -49,6 +50,7 @@ class Session:
 
     def __init__(self, desk: Desk, options: EngineOptions, setup: Initializer | None, most_deaths: int | None) -> None:
         """Start the workers."""
+        self._pid = os.getpid()
         self._desk = desk
         self._setup = setup
         self.broken: str | None = None
@@ -63,15 +65,17 @@ class Session:
         chosen = RunOptions.chosen(options, workers, keep=False, scribe=self._scribe)
         chosen = replace(chosen, endures_deaths=most_deaths is not None, is_prompt=True)
         self._run = Run(plan, desk, backend, chosen, self._end, head)
+        desk.open()
         self._clerk = Clerk(desk, most_deaths, self.fail)
         self._thread = threading.Thread(target=self._watch_turns, name="mpengine-turns", daemon=True)
         self.pids = backend.pids
         try:
             self._run.start()
-            self._clerk.thread.start()
         except BaseException:
             self._end(self._run)
+            self._clerk.dismiss()
             raise
+        self._clerk.thread.start()
         _LIVE.add(self)
         self._thread.start()
 
@@ -105,6 +109,11 @@ class Session:
         self._run.cancel(reason, error)
         self._run.hurry()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the process that it belongs to, and not a child that was forked from it."""
+        return self._pid == os.getpid()
+
     def finish(self) -> None:
         """Take no more calls, make those that wait, and end."""
         self._desk.close_to_new()
@@ -112,14 +121,19 @@ class Session:
     def join(self) -> None:
         """Wait until nothing is left; not at all on a thread that is needed for that."""
         me = threading.current_thread()
-        if me not in (self._thread, self._clerk.thread):
+        if me in (self._thread, self._clerk.thread):
+            return
+        try:
             self._clerk.thread.join()
             self._thread.join()
+        except KeyboardInterrupt:  # calls go on behind it, and would have to be waited for once more
+            self.fail("SIGINT")
+            raise
 
 
 def _finish_all() -> None:
     """The interpreter is about to exit: let every executor do what it was asked to, as ``concurrent.futures`` does."""
-    sessions = list(_LIVE)
+    sessions = [session for session in _LIVE if session.is_here]
     for session in sessions:
         session.finish()
     for session in sessions:

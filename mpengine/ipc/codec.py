@@ -26,7 +26,7 @@ from mpengine.pickling import MAIN, by_name, by_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Final, Protocol
 
     from mpengine.ipc.messages import Buffer
@@ -80,14 +80,16 @@ class PickleCodec:
 
     Args:
         main_by_value: whether the reader has another ``__main__`` than the writer.
+        dumps: pickles by name; as ``pickle.dumps``.
 
     Attributes:
         shelf: where large payloads go; None: they are bytes like the others.
     """
 
-    def __init__(self, *, main_by_value: bool) -> None:
+    def __init__(self, *, main_by_value: bool, dumps: Callable[..., bytes] = pickling.dumps) -> None:
         """Keep the choice."""
         self._main_by_value = main_by_value
+        self._dumps = dumps
         self.shelf: Shelf | None = None
 
     def pack(self, items: list[Any]) -> Any:
@@ -116,7 +118,7 @@ class PickleCodec:
         leave_out = None if buffers is None else buffers.leave_out
         payload = None
         with contextlib.suppress(Exception):  # whatever pickle cannot do, cloudpickle may; if not, its error is raised
-            payload = pickling.dumps(items, 5, buffer_callback=leave_out)
+            payload = self._dumps(items, 5, buffer_callback=leave_out)
         if payload is None or (self._main_by_value and MAIN in payload):
             if buffers is not None:
                 buffers.large.clear()  # those of the first try
