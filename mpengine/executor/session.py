@@ -64,8 +64,8 @@ class Session:
         backend, head = make_backend(options, workers, cores, plan)
         chosen = RunOptions.chosen(options, workers, keep=False, scribe=self._scribe)
         chosen = replace(chosen, endures_deaths=most_deaths is not None, is_prompt=True)
-        self._run = Run(plan, desk, backend, chosen, self._end, head)
         desk.open()
+        self._run = Run(plan, desk, backend, chosen, self._end, head)
         self._clerk = Clerk(desk, most_deaths, self.fail)
         self._thread = threading.Thread(target=self._watch_turns, name="mpengine-turns", daemon=True)
         self.pids = backend.pids
