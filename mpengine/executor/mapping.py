@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterator
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
     from typing import Any
 
@@ -45,38 +46,63 @@ def chunks_of(iterables: tuple[Iterable[Any], ...], size: int) -> Iterator[Chunk
         yield chunk
 
 
-def results_of(
-    futures: deque[Future[list[Any]]], submit_next: Callable[[], Future[list[Any]] | None], timeout: float | None
-) -> Iterator[Any]:
-    """Yield the results of some chunks, in order.
+class Results(Iterator["Any"]):
+    """The results of some chunks, in order; closing or dropping it cancels what nobody has begun with.
+
+    No generator, which would not notice being dropped before it has begun.
 
     Args:
         futures: of the chunks submitted so far; emptied.
         submit_next: called before each chunk's results are waited for; submits another chunk, if there is to be one.
         timeout: seconds from now, in which each result has to be there; None: any number.
-
-    Raises:
-        TimeoutError: a result was not there in time.
-        Exception: what a call has raised.
     """
-    until = None if timeout is None else time.monotonic() + timeout
 
-    def results() -> Iterator[Any]:  # so that the time begins when map() is called, not with the first result
+    def __init__(
+        self,
+        futures: deque[Future[list[Any]]],
+        submit_next: Callable[[], Future[list[Any]] | None],
+        timeout: float | None,
+    ) -> None:
+        """Begin with the first chunk."""
+        self._futures = futures
+        self._submit_next = submit_next
+        self._until = None if timeout is None else time.monotonic() + timeout
+        self._values: list[Any] = []  # of one chunk, the next one last
+
+    def __next__(self) -> Any:
+        """Return the next result.
+
+        Raises:
+            TimeoutError: it was not there in time.
+            Exception: what its call has raised.
+        """
         try:
-            while futures:
-                following = submit_next()
-                if following is not None:
-                    futures.append(following)
-                del following
-                values = _result_of(futures.popleft(), until)
-                values.reverse()
-                while values:
-                    yield values.pop()  # and hold it no longer
-        finally:
-            for future in futures:
-                future.cancel()
+            while not self._values:
+                self._values = self._next_chunk()
+        except BaseException:
+            self.close()
+            raise
+        return self._values.pop()  # and hold it no longer
 
-    return results()
+    def _next_chunk(self) -> list[Any]:
+        if not self._futures:
+            raise StopIteration
+        following = self._submit_next()
+        if following is not None:
+            self._futures.append(following)
+        values = _result_of(self._futures.popleft(), self._until)
+        values.reverse()
+        return values
+
+    def close(self) -> None:
+        """Let go of what has not been asked for; idempotent."""
+        self._values.clear()
+        while self._futures:
+            self._futures.pop().cancel()
+
+    def __del__(self) -> None:
+        """Close it."""
+        self.close()
 
 
 def _result_of(future: Future[list[Any]], until: float | None) -> list[Any]:

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from mpengine.backends.cores import available_cores
 from mpengine.executor.desk import Desk
 from mpengine.executor.heritage import initializer_for
-from mpengine.executor.mapping import check_sizes, chunks_of, results_of, run_chunk
+from mpengine.executor.mapping import Results, check_sizes, chunks_of, run_chunk
 from mpengine.executor.packing import CallPacker, Errand, unpicklable
 from mpengine.executor.session import Session
 from mpengine.settings import EngineOptions, check_choice, check_count
@@ -193,7 +193,7 @@ class Executor(concurrent.futures.Executor):
                 return None
             return alive.submit(call, chunk)
 
-        return results_of(futures, submit_next, timeout)
+        return Results(futures, submit_next, timeout)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - theirs
         """Take no more calls, and let the workers go when all are made.
