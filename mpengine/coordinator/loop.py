@@ -136,14 +136,21 @@ class Coordinator:
             self.snapshots.freshen()
         if self.sightings.wanted:
             self.sightings.answer()
-        had_mail = self._take_mail()
+        self._rings = self._backend.in_caller or self._scheduler.wants_news  # decided before the last look
+        had_mail = bool(self._mailbox) and self._rings
+        if had_mail:
+            self._take_in(self._mail())
         if self.is_over:
             return
+        due_at = self.outlet.due_at
+        if due_at is not None and (self._scheduler.heeds_taking or due_at <= time.monotonic()):
+            self.outlet.release()
         happened = self._backend.wait(0.0 if had_mail else self._until_later())
         self._rings = False  # there is another look at the mailbox before the next wait
-        if happened:
-            self._take_in(happened)
-        if self._backend.in_caller and not (happened or had_mail or self._mailbox or self._later):
+        mail = self._mail()
+        if mail or happened:
+            self._take_in([*mail, *happened])
+        if self._backend.in_caller and not (happened or had_mail or mail or self._mailbox or self._later):
             msg = f"the run is not over and there is nothing left to do\n{self._scheduler.ledger.story()}"
             raise InternalError(msg)
         look_again_at = self._scheduler.look_again_at
@@ -152,21 +159,9 @@ class Coordinator:
         while self._later and self._later[0][0] <= time.monotonic():
             self._backend.start_worker(heapq.heappop(self._later)[1])
 
-    def _take_mail(self) -> bool:
-        """Take in what is in the mailbox; return whether there was anything.
-
-        Workers that have all they can hold will wake the loop when they have done some of it; until then nobody has to
-        ring for items that were packed or results that were taken.  (Each ring is a switch between threads, and takes a
-        core from a worker.)  Whether to ring is decided before the last look, so that no mail is overlooked.
-        """
-        had_mail = False
-        while True:
-            while self._mailbox:
-                had_mail = True
-                self._take_in([self._mailbox.popleft() for _ in range(len(self._mailbox))])
-            self._rings = self._scheduler.wants_news
-            if not self._mailbox:
-                return had_mail
+    def _mail(self) -> list[events.Event]:
+        """Take out what is in the mailbox."""
+        return [self._mailbox.popleft() for _ in range(len(self._mailbox))]
 
     def see_off(self, *, keep: bool, grace_s: float) -> None:
         """End the run: source, stages, workers; then tell the consumer that nothing more comes."""
@@ -230,9 +225,8 @@ class Coordinator:
         self._scribe.hand_on(logged, worker_id, run_id, index)
 
     def _until_later(self) -> float | None:
-        due = [
-            at for at in (self._scheduler.look_again_at, self._later[0][0] if self._later else None) if at is not None
-        ]
+        later_at = self._later[0][0] if self._later else None
+        due = [at for at in (self._scheduler.look_again_at, later_at, self.outlet.due_at) if at is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _take_in(self, happened: Sequence[events.Event]) -> None:
@@ -248,7 +242,7 @@ class Coordinator:
             case commands.Dispatch():
                 self._backend.dispatch(command)
             case commands.Deliver(batch_id, payload, lo, hi, origin):
-                self.outlet.put(Delivery(batch_id, payload, lo, hi, origin))
+                self.outlet.put_some_time(Delivery(batch_id, payload, lo, hi, origin), self._scheduler.stock.now)
             case commands.PullSource(count, batch_size):
                 assert self._feed is not None  # noqa: S101 - start() comes first
                 self._feed.pull(count, batch_size)

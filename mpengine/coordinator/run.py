@@ -272,6 +272,7 @@ class Run:
         """Take results until there are no more, and add them to ``values`` if they are to be kept."""
         # A function of its own, because Python 3.13 leaves the jump back to the top of a loop out of the try around it:
         # what a signal handler of the program raises just there would leave the run to itself.
+        self._coordinator.outlet.is_patient = self._journal is None and not self.in_caller
         while (batch := self.next_batch(unpack=collect)) is not None:
             values += batch
 

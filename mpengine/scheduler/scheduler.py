@@ -181,6 +181,13 @@ class Scheduler:
         """Whether anything but a worker's report could lead to a command now."""
         return not self.crew.is_full
 
+    @property
+    def heeds_taking(self) -> bool:
+        """Whether results being taken could lead to a command now; what is under way goes on without that."""
+        if self._intake.has_ended and self.crew.busy and not self.plan.fans_out:
+            return False  # there is room for all results of what there is
+        return not self.crew.is_full
+
     def close_books(self) -> list[commands.SettleItems]:
         """End the run's accounts, of which nothing more will come; return what became of the last items.
 
