@@ -41,6 +41,7 @@ class Watches:
         self._pressure: MemoryPressure | None = None  # until the loop is there: control groups take many looks
         self._stillness = Stillness(warn)
         self._oom_kills: int | None = None
+        self._has_begun = False
         self._look_at = 0.0  # when the first of them has to, but for the deadlines
 
     def wait_s(self, at: float, timeout_s: float | None) -> float:
@@ -61,6 +62,9 @@ class Watches:
         if at < self._look_at:
             return []
         if self._pressure is None:
+            if not self._has_begun:  # in a warm engine, workers are about to get their first batches
+                self._has_begun = True
+                return []
             self._pressure = MemoryPressure(memory_groups(), self._warn)
             self._has_oom_killed()
         self._stillness.look(fleet, at)
