@@ -60,10 +60,20 @@ def test_random_costs_keep_all_workers_busy(simulating, seed):
 
 @pytest.mark.slow
 def test_batches_are_of_the_right_size_within_a_few(simulating):
-    outcome = run(simulating, simulating.costs.even(0.001), items=2000)
+    outcome = run(simulating, simulating.costs.even(0.001), items=2000, tells_length=False)
 
     assert 25 <= max(outcome.sizes[:12]) < 35  # two workers, and two batches each that were asked for knowing nothing
     assert 90 <= max(outcome.sizes) <= 100
+
+
+@pytest.mark.slow
+def test_where_the_source_tells_its_length_there_are_fewer_batches_and_workers_are_as_busy(simulating):
+    told, untold = [
+        run(simulating, simulating.costs.even(0.005), items=400, tells_length=tells) for tells in (True, False)
+    ]
+
+    assert told.batches < 0.8 * untold.batches
+    assert min(told.utilisation, untold.utilisation) > 0.98
 
 
 @pytest.mark.slow

@@ -8,8 +8,12 @@ Z1. Costs that rise are followed at once, and those that fall over a hundred bat
 Z2. With many workers batches are longer, so that the coordinator has ``PARENT_S`` for each of them.
 Z3. Where a batch would have to wait long in reserve, there is none.  It waits for what is left of the one before, and
     the longer that one takes the likelier it is to be met: so half of the mean square over the mean, not half the mean.
-Z4. Batches grow with the run, to a part of the time it has lasted, ``LONGEST_S`` at most: each one wakes the parent,
-    whose caches are cold by then, on a core that a worker needs.  Where they turn out uneven they are short again.
+Z4. Batches grow with the run, to a part of the time it has lasted, ``LONG_S`` at most, and once it has lasted long
+    ``LONGEST_S``: each one wakes the parent, whose caches are cold by then, on a core that a worker needs.  Where they
+    turn out uneven they are short again.
+Z5. Where it is known how many items nobody has begun, batches are a share of these instead, up to ``LONGEST_S`` from
+    early on: however long they are, there is enough left to make up for that, and they shrink as it gets less.
+Z6. Both only where results leave the pipeline: a next chain's workers would wait for them.
 """
 
 from __future__ import annotations
@@ -21,9 +25,16 @@ if TYPE_CHECKING:
     from mpengine.plan import ChainPlan
 
 TARGET_S = 0.025
-LONGEST_S = 0.1
+LONG_S = 0.1
 PART = 1 / 2
+LONGEST_S = 0.2
+LATER = 1 / 40
+SHARES = 3
+"""What is left is cut into so many batches for each worker."""
+GUIDED = 2
+"""A batch is no longer than so many times all the work that its cost was learnt from."""
 EVEN = 1.5
+VERY_EVEN = 1.15
 """Batches are even where their squared times add up to hardly more than those that were foreseen."""
 PARENT_S = 100e-6
 LEAST_S = 1e-12
@@ -37,7 +48,8 @@ FORGET_SLOWLY = 0.99
 def sizer_for(chain: ChainPlan, workers: int) -> BatchSizer:
     """Return what says how large the batches of a chain are that so many workers may run."""
     limit = 1 if chain.singly else min(MAX_BATCH, chain.buffer)
-    return BatchSizer(limit, chain.unit, target_for(workers), workers, has_reserve=not chain.singly)
+    leaves = not chain.following
+    return BatchSizer(limit, chain.unit, target_for(workers), workers, has_reserve=not chain.singly, leaves=leaves)
 
 
 def target_for(workers: int) -> float:
@@ -59,6 +71,8 @@ class BatchSizer:
         item_s: seconds an item takes, as far as is known; 0 before anything is.
         is_long: whether a batch takes, or may take, so long that one in reserve saves nothing and holds items up.
         has_reserve: whether a worker may ever have one in reserve.
+        leaves: whether its results leave the pipeline.
+        left: how many items nobody has begun; None: nobody knows, or they are not to be shared out (Z5, Z6).
     """
 
     limit: int = MAX_BATCH
@@ -70,6 +84,8 @@ class BatchSizer:
     item_s: float = 0.0
     is_long: bool = True
     has_reserve: bool = True
+    leaves: bool = True
+    left: int | None = None
     _items: float = 0.0
     _seconds: float = 0.0
     _bytes: float = 0.0
@@ -120,13 +136,24 @@ class BatchSizer:
             wanted = min(wanted, int(MAX_BATCH_BYTES * self._items / self._bytes))
         self.size = self.in_units(min(wanted, self.size * GROWTH))
         reserve_s = self._squares / (2 * self._more_seconds) if self._more_seconds else 0.0  # Z3
+        if self.size == self.unit:
+            aim_s = self._usual_aim_s()
         self.is_long = not self.has_reserve or self.item_s * self.size > 2 * aim_s or reserve_s > 2 * aim_s
 
     def _aim_s(self) -> float:
-        """Return how much work a batch ought to be now (Z4)."""
+        """Return how much work a batch ought to be now (Z4, Z5)."""
+        if self.left is None or self._squares > VERY_EVEN * self._foreseen_squares:
+            return self._usual_aim_s()
+        share_s = self.left * self.item_s / (SHARES * self.workers)
+        return max(self.target_s, min(LONGEST_S, GUIDED * self._work_s / self.workers, share_s))
+
+    def _usual_aim_s(self) -> float:
+        """Return how much work it ought to be where nobody knows how much is left (Z4)."""
         if self._squares > EVEN * self._foreseen_squares:
             return self.target_s
-        return max(self.target_s, min(LONGEST_S, PART * self._work_s / self.workers))
+        at_it_s = self._work_s / self.workers
+        aim_s = max(self.target_s, min(LONG_S, PART * at_it_s))
+        return max(aim_s, min(LONGEST_S, LATER * at_it_s)) if self.leaves else aim_s
 
     @property
     def item_bytes(self) -> float:

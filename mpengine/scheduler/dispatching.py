@@ -13,6 +13,9 @@ P7. The branches of a mix take turns, so that one item is in all of them at the 
 P8. Where memory allows fewer processes at work than there are, only as many get something, and nothing in reserve.
 P9. Near the end, when the source has and hardly any batch waits, they are cut to a share each, and nobody has one in
     reserve: who is through first takes the next.
+P10. What came in small batches, since little was known when it was asked for, is joined up to what a batch ought to be;
+    but only to a share for each who could be given some, and where neighbours in the backlog are neighbours in the
+    order.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from mpengine.scheduler.timesheet import Timesheet
 
 WORTH_SPLITTING_S = TARGET_S / 8
+MOST_JOINED = 256
+"""Items: joining more would take longer than the batches that it saves."""
 FILL_S = 4 * TARGET_S
 CHUNKS_AT_ONCE = 256
 """A fan-out is asked for so many chunks before anything is learnt of the next of them."""
@@ -236,9 +241,9 @@ class Dispatcher:
         if batch.state is BatchState.SUSPENDED:
             self._stock.resume(batch, worker, budget)
             return Resume(worker.worker_id, batch.batch_id, out_size, budget)
-        unit = self._sizers[batch.chain].unit
-        if batch.count < unit and batch.is_plain:
-            batch = splice(self._stock, batch, unit)
+        least = self._least(batch, room, source_ended=source_ended)
+        if batch.count < least and batch.is_plain:
+            batch = splice(self._stock, batch, least)
         wanted = self._wanted(batch, room, source_ended=source_ended)
         if worker.quota is not None:
             wanted = min(wanted, worker.quota or 1)
@@ -260,6 +265,16 @@ class Dispatcher:
             budget,
             batch.attempted,
         )
+
+    def _least(self, batch: Batch, room: int, *, source_ended: bool) -> int:
+        """Return how many items are to be joined where ``batch`` has less (P6, P10)."""
+        sizer = self._sizers[batch.chain]
+        is_of_use = self._stock.ordered and not source_ended and 2 * batch.count <= sizer.size
+        if sizer.unit > 1 or not is_of_use or self._chains[batch.chain].fans_out:
+            return sizer.unit
+        places = self._crew.open + self._crew.idle_count(batch.chain)
+        share = self._stock.backlog.waiting[batch.chain] // (places or 1)
+        return min(sizer.size, share, room, MOST_JOINED)
 
     def _share(self, chain: int) -> int:
         """Return how many results a batch may be asked for so that all workers of ``chain`` can have theirs (P4)."""

@@ -65,6 +65,14 @@ class Intake:
         self.has_ended = True
         self.requested = 0
 
+    def look_ahead(self) -> None:
+        """Tell the sizer of a pipeline's one chain how many items nobody has begun, where that is known (Z5, Z6)."""
+        length = self._settings.length
+        if length is not None and self._sizers[0].leaves:
+            chain = self._entrance[0]
+            unpulled = 0 if self.has_ended else max(0, length - self._stock.ledger.source_items)
+            self._sizers[0].left = unpulled + self._stock.backlog.waiting[chain]
+
     def _ahead(self, sizer: BatchSizer, size: int) -> int:
         """Return how many items are to wait, or to be on their way here.
 

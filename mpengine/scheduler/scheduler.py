@@ -232,6 +232,7 @@ class Scheduler:
     def _advance(self) -> None:
         """Do whatever has become possible."""
         self._hand_over()
+        self._intake.look_ahead()
         self._out.extend(self._dispatcher.commands(source_ended=self._intake.has_ended))
         self._retire()
         if not self._intake.has_ended:

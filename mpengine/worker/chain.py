@@ -170,6 +170,7 @@ class Chain:
         """Build every stage, in order; those already built are torn down if one fails."""
         self.steps: list[Step] = []
         self.item_s: float | None = None  # what an item has cost lately; None before anything is known
+        self.worked_s = 0.0  # how long this worker has been at it
         self.slicer: Slicer | None = None  # made when items are so cheap that they are run in slices
         self.watches: list[Stopwatch] | None = None  # of each stage; None where nobody wants the times of items
         for number, stage in enumerate(stages):

@@ -1,7 +1,9 @@
 """A batch in a worker, on its way through a chain.
 
 J1. Results are reported about ``REPORT_S`` after the last report, so that they flow and that little is done twice when
-    a worker dies; half as long after that at most, where the whole batch is known to be through by then.
+    a worker dies; half as long after that at most, where the whole batch is known to be through by then.  Each report
+    wakes the parent; so once a worker has been at it for some time, results that leave the pipeline and are light are
+    reported about ``LONG_REPORT_S`` after the last ones.
 J2. Items that cost less than ``QUICK_S`` run in one tight loop (``slices``), a slice of about ``SLICE_S`` at a time;
     others one by one, each named in the slot before it runs.  A batch that a worker has died of always runs like that,
     and reports each item by itself: packing results runs user code too, which may be what kills.
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from mpengine.worker.groups import Outcome
 
 REPORT_S = 0.1
+LONG_REPORT_S = 0.25
 KEEP_S = 0.5
 QUICK_S = 20e-6
 SLICE_S = 1e-3
@@ -72,9 +75,11 @@ class Job:
     Attributes:
         careful: whether each item is named before it runs (J2).
         gives_back: whether anybody takes back what it has not begun (J4).
+        is_patient: whether nobody waits for its results to work on (J1).
     """
 
     gives_back = False
+    is_patient = False
 
     def __init__(self, chain: Chain, items: list[Any], window: Window, site: Site) -> None:
         """Begin with nothing done."""
@@ -108,7 +113,7 @@ class Job:
         """Go on until the batch is done, something is to be reported, or ``budget`` results are there."""
         report = Report([Tally() for _ in self._chain.steps])
         began = time.perf_counter()
-        until = began + REPORT_S
+        until = began + (max(REPORT_S, min(LONG_REPORT_S, self._chain.worked_s)) if self.is_patient else REPORT_S)
         before = self._position
         try:
             self._go_on(report, until, budget)
@@ -119,6 +124,7 @@ class Job:
         finally:
             passed_s = time.perf_counter() - began
             self._had_s += passed_s
+            self._chain.worked_s += passed_s
             self._learn(passed_s, self._position - before)
         report.consumed = self._position - before
         if self._watches is not None:

@@ -29,7 +29,7 @@ from mpengine.worker.chain import UNREADABLE, BrokenStageError, Chain, Site, fai
 from mpengine.worker.jobs import Job, Window
 from mpengine.worker.loans import Loans
 from mpengine.worker.outbox import Outbox
-from mpengine.worker.packing import pack_results
+from mpengine.worker.packing import are_light, pack_results
 from mpengine.worker.reports import DONE, GIVEN_BACK, SUSPENDED, Report, Tally
 
 TYPE_CHECKING = False
@@ -116,6 +116,7 @@ class Worker:
         self._suspended: dict[int, Job] = {}
         self._keeps_times = False
         self._batches = 0
+        self._is_light = True  # what was reported last
 
     def serve(self) -> None:
         """Take messages until a pill comes."""
@@ -170,6 +171,7 @@ class Worker:
         window = Window(message.lo, message.hi, message.skip, message.careful, (place, attempts))
         job = Job(chain, items, window, self._site)
         job.gives_back = True
+        job.is_patient = self._is_light and message.chain == len(self._dumped) - 1
         self._work(message.batch_id, job, message.budget, message.out_size)
 
     def _work(self, batch_id: int, job: Job, budget: int, out_size: int) -> None:
@@ -198,6 +200,8 @@ class Worker:
 
     def _send(self, batch_id: int, job: Job, report: Report, out_size: int) -> None:
         chunks, payloads = pack_results(job, report, self._codec, out_size)
+        self._is_light = are_light(payloads)
+        job.is_patient &= self._is_light
         self._outbox.put(_returned(batch_id, report, tuple(chunks), payloads))
 
     def _fail_all(self, message: messages.RunBatch, error: BaseException, steps: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 
+from mpengine.ipc.arena import is_reference
 from mpengine.ipc.codec import pack_apart
 from mpengine.worker.chain import failure_of
 
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mpengine.ipc.codec import Codec
+    from mpengine.ipc.messages import Buffer
     from mpengine.worker.jobs import Job
     from mpengine.worker.reports import Report
+
+LIGHT_BYTES = 1 << 16
 
 ChunkFields = tuple[int, int, bytes | None]
 
@@ -54,6 +58,11 @@ def pack_results(job: Job, report: Report, codec: Codec, out_size: int) -> tuple
         chunks.append((len(results), positions[0], None if is_run else array("I", positions).tobytes()))
         payloads.append(payload)
     return chunks, payloads
+
+
+def are_light(payloads: Sequence[Buffer]) -> bool:
+    """Whether a report's results are so light that they may come late."""
+    return sum(map(len, payloads)) <= LIGHT_BYTES and not any(map(is_reference, payloads))
 
 
 def _fail_unpackable(

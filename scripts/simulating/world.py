@@ -2,7 +2,8 @@
 
 The parent is one server: it takes in one event after the other, each for its share of ``parent_s``, so it saturates as
 the real one does.  A worker does its batches one after the other and reports as a real one does: at the end of a batch,
-and when an item ends ``REPORT_S`` after the last report; what it has not begun after ``KEEP_S`` it gives back.
+and when an item ends ``REPORT_S`` after the last report, later on ``LONG_REPORT_S``; what it has not begun after
+``KEEP_S`` it gives back.
 Nothing depends on the machine but the CPU time that ``Scheduler.handle`` took, which is measured and changes nothing.
 """
 
@@ -14,7 +15,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 from mpengine.plan import make_plan
@@ -22,9 +23,10 @@ from mpengine.policies import ErrorPolicy
 from mpengine.scheduler import commands, events
 from mpengine.scheduler.events import Progress
 from mpengine.scheduler.lifecycles import RunState
+from mpengine.scheduler.payloads import Spliced
 from mpengine.scheduler.scheduler import Scheduler, Settings
 from mpengine.stages import Stage
-from mpengine.worker.jobs import KEEP_S, REPORT_S
+from mpengine.worker.jobs import KEEP_S, LONG_REPORT_S, REPORT_S
 from simulating.outcomes import Delay, Outcome
 
 if TYPE_CHECKING:
@@ -84,6 +86,16 @@ class Setting:
         caps = self.caps or (None,) * len(self.costs)
         stages = [Stage(_same, name=f"s{number}", workers=cap, buffer=self.buffer) for number, cap in enumerate(caps)]
         return make_plan(stages, default_buffer=self.buffer, default_policy=ErrorPolicy.DROP)
+
+
+def start_of(payload: Any) -> int:
+    """Return the number of a payload's first item; what was joined follows upon each other."""
+    if not isinstance(payload, Spliced):
+        return int(payload.start)
+    ranges = [part[lo:hi] for part, lo, hi in payload.parts]
+    if any(one.stop != other.start for one, other in pairwise(ranges)):
+        raise RuntimeError(f"what was joined does not follow upon each other: {ranges}")
+    return int(ranges[0].start)
 
 
 def _same(item: Any) -> Any:
@@ -291,7 +303,7 @@ class World:
         worker = self.workers[command.worker_id]
         if worker.life != life:
             return  # sent to one that has died meanwhile
-        shift = -command.payload.start
+        shift = -start_of(command.payload)
         lo, hi = command.lo - shift, command.hi - shift
         worker.jobs.append(Job(command.batch_id, command.chain, lo, hi, shift, command.out_size, lo))
         if len(worker.jobs) == 1:
@@ -302,7 +314,9 @@ class World:
         worker = self.workers[number]
         job = worker.jobs[0]
         costs = self.costs[job.chain]
-        stop = costs.reached(job.position, job.hi, REPORT_S)
+        is_last = job.chain == len(self.costs) - 1
+        report_s = max(REPORT_S, min(LONG_REPORT_S, worker.useful_s)) if is_last else REPORT_S
+        stop = costs.reached(job.position, job.hi, report_s)
         worker.leg_at = self.now + overhead_s
         self._later(overhead_s + costs.between(job.position, stop), self._report, number, worker.life, stop)
 

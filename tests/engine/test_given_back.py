@@ -16,6 +16,7 @@ CELLS = 20_000  # of 8 bytes: each in the arena
 def given_back(monkeypatch):
     """Have workers that are forked from now on give back all they can, and return what they have."""
     monkeypatch.setattr(jobs, "REPORT_S", 0.0)
+    monkeypatch.setattr(jobs, "LONG_REPORT_S", 0.0)
     monkeypatch.setattr(jobs, "KEEP_S", 0.0)
     monkeypatch.setattr(jobs.Job, "_is_nearly_through", lambda *_: False)
     counts = []

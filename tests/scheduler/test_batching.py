@@ -7,11 +7,15 @@ import pytest
 from mpengine.scheduler.batching import (
     EVEN,
     GROWTH,
+    GUIDED,
+    LATER,
+    LONG_S,
     LONGEST_S,
     MAX_BATCH,
     MAX_BATCH_BYTES,
     PARENT_S,
     PART,
+    SHARES,
     TARGET_S,
     BatchSizer,
     target_for,
@@ -190,22 +194,35 @@ def test_z4_batches_grow_to_a_part_of_the_time_that_the_workers_have_been_at_it(
     sizer = BatchSizer(workers=2)
     work_s = 0.0
     seen = []
-    while sizer.size < int(LONGEST_S / MS):
+    while sizer.size < int(LONG_S / MS):
         work_s += sizer.size * MS
         learn(sizer, MS)
         seen.append(sizer.size)
         assert sizer.size <= max(TARGET_S, PART * work_s / 2) / MS
 
-    learn(sizer, MS, times=100)
-    assert sizer.size == int(LONGEST_S / MS)
-    assert any(TARGET_S / MS < size < LONGEST_S / MS for size in seen)
+    learn(sizer, MS, times=10)
+    assert sizer.size == int(LONG_S / MS)
+    assert any(TARGET_S / MS < size < LONG_S / MS for size in seen)
     assert not sizer.is_long
+
+
+@pytest.mark.parametrize(("leaves", "longest_s"), [(True, LONGEST_S), (False, LONG_S)])
+def test_z6_in_a_run_that_has_lasted_long_they_are_longest_where_results_leave_the_pipeline(leaves, longest_s):
+    sizer = BatchSizer(workers=2, leaves=leaves)
+    work_s = 0.0
+    while work_s / 2 < LONGEST_S / LATER:
+        assert sizer.size <= max(LONG_S, LATER * work_s / 2) / MS
+        work_s += sizer.size * MS
+        learn(sizer, MS)
+
+    learn(sizer, MS)
+    assert sizer.size == int(longest_s / MS)
 
 
 def test_z4_they_are_short_where_costs_are_uneven():
     sizer = BatchSizer(workers=2)
     learn(sizer, MS, times=50)
-    assert sizer.size == int(LONGEST_S / MS)
+    assert sizer.size == int(LONG_S / MS)
 
     sizer.learn(100, 0.1 * EVEN, 0)  # a little more is not uneven yet
     assert sizer.size > 1.5 * TARGET_S / MS
@@ -221,3 +238,38 @@ def test_z4_where_batches_are_longer_for_the_number_of_workers_they_stay_so():
     learn(sizer, MS, times=4)
 
     assert sizer.size == pytest.approx(target_for(4096) / MS, abs=1)
+
+
+def test_z5_where_it_is_known_what_is_left_batches_are_a_share_of_it():
+    sizer = BatchSizer(workers=2)
+    left, work_s, sizes = 2000, 0.0, []
+    while left > 0:
+        sizer.left = left = left - sizer.size
+        work_s += sizer.size * MS
+        learn(sizer, MS)
+        sizes.append(sizer.size)
+        assert sizer.size <= max(TARGET_S, min(LONGEST_S, left * MS / (2 * SHARES), GUIDED * work_s / 2)) / MS
+
+    assert max(sizes) == int(LONGEST_S / MS)
+    assert sizes.index(max(sizes)) < 8  # that early
+    assert sizes[-1] == int(TARGET_S / MS)
+
+
+def test_z5_as_long_as_they_are_very_even():
+    sizer = BatchSizer(workers=2, left=10**6)
+    learn(sizer, MS, times=50)
+    assert sizer.size == int(LONGEST_S / MS)
+
+    sizer.learn(sizer.size, 5 * LONGEST_S, 0)
+    learn(sizer, MS, times=20)
+
+    assert sizer.size <= LONG_S / MS
+
+
+def test_z5_no_single_item_counts_as_short_since_much_is_left():
+    sizer = BatchSizer(workers=2, left=10**6)
+
+    learn(sizer, 6 * TARGET_S)
+
+    assert sizer.size == 1
+    assert sizer.is_long

@@ -98,7 +98,7 @@ def test_p2_a_worker_that_is_one_of_the_few_for_a_chain_looks_there_first():
     pack_all(world)
 
     world.advance(0)
-    assert world.sent_to(0) == [(0, [(2,)])]
+    assert [(chain, items[0]) for chain, items in world.sent_to(0)] == [(0, (2,))]
 
     world.greet(1)
     assert world.sent_to(1) == [(1, [(0, 0)])]

@@ -166,6 +166,23 @@ def test_j1_what_is_through_is_reported_in_time_and_not_just_before_the_end(item
     assert [report.consumed for report in reports_of(job_of(chain, list(range(items))))] == consumed
 
 
+@pytest.mark.parametrize(("is_patient", "consumed"), [(False, [8] * 5), (True, [8, 8, 16, 8])])
+def test_j1_once_a_worker_has_been_at_it_for_some_time_it_reports_less_often(is_patient, consumed, monkeypatch):
+    now_s = [0.0]
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    monkeypatch.setattr(jobs, "REPORT_S", 8.0)
+    monkeypatch.setattr(jobs, "LONG_REPORT_S", 20.0)
+
+    def take_a_second(x):
+        now_s[0] += 1
+
+    chain = Chain([stage(take_a_second)], 0)
+    job = job_of(chain, list(range(40)))
+    job.is_patient = is_patient
+
+    assert [report.consumed for report in reports_of(job)] == consumed
+
+
 @pytest.mark.parametrize(
     ("how", "given_back"),
     [
