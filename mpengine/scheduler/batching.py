@@ -14,6 +14,8 @@ Z4. Batches grow with the run, to a part of the time it has lasted, ``LONG_S`` a
 Z5. Where it is known how many items nobody has begun, batches are a share of these instead, up to ``LONGEST_S`` from
     early on: however long they are, there is enough left to make up for that, and they shrink as it gets less.
 Z6. Both only where results leave the pipeline: a next chain's workers would wait for them.
+Z7. Until ``FRESH_BYTES`` have gone through, batches of small items weigh ``FRESH_BATCH_BYTES`` at most: for each one
+    under way several processes touch that many pages for the first time, which takes longer than handing it over.
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ PARENT_S = 100e-6
 LEAST_S = 1e-12
 MAX_BATCH = 16_384
 MAX_BATCH_BYTES = 1 << 22
+FRESH_BYTES = 1 << 25
+FRESH_BATCH_BYTES = 1 << 19
+SMALL_BYTES = 1 << 12
 GROWTH = 16
 FORGET = 0.75
 FORGET_SLOWLY = 0.99
@@ -94,6 +99,7 @@ class BatchSizer:
     _squares: float = 0.0
     _foreseen_squares: float = 0.0
     _work_s: float = 0.0  # of all that has come back
+    _moved_bytes: int = 0  # likewise
 
     def __post_init__(self) -> None:
         """Begin with one unit."""
@@ -110,6 +116,7 @@ class BatchSizer:
         Old figures fade a batch, weighed by items, so that one slow item among quick ones counts for what it is.
         """
         self._work_s += seconds
+        self._moved_bytes += size_bytes
         if items <= 0:
             self._seconds += seconds  # of an item that is not through yet, and that counts once it is
             self._more_seconds += seconds
@@ -133,7 +140,7 @@ class BatchSizer:
         if self.item_s > 0:
             wanted = min(wanted, int(aim_s / self.item_s))
         if self._bytes > 0:
-            wanted = min(wanted, int(MAX_BATCH_BYTES * self._items / self._bytes))
+            wanted = min(wanted, int(self.most_bytes * self._items / self._bytes))
         self.size = self.in_units(min(wanted, self.size * GROWTH))
         reserve_s = self._squares / (2 * self._more_seconds) if self._more_seconds else 0.0  # Z3
         if self.size == self.unit:
@@ -154,6 +161,12 @@ class BatchSizer:
         at_it_s = self._work_s / self.workers
         aim_s = max(self.target_s, min(LONG_S, PART * at_it_s))
         return max(aim_s, min(LONGEST_S, LATER * at_it_s)) if self.leaves else aim_s
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that a batch may weigh now (Z7)."""
+        is_fresh = self._moved_bytes < FRESH_BYTES and self._bytes < SMALL_BYTES * self._items
+        return FRESH_BATCH_BYTES if is_fresh else MAX_BATCH_BYTES
 
     @property
     def item_bytes(self) -> float:

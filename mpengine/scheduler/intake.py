@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mpengine.scheduler.backlog import lead_bound
-from mpengine.scheduler.batching import MAX_BATCH_BYTES
 from mpengine.scheduler.commands import PullSource
 from mpengine.scheduler.crew import CREDIT
 
@@ -85,7 +84,7 @@ class Intake:
             return ahead
         more = min(MOST_AHEAD, SHORT_S / batch_s)
         if sizer.item_bytes:
-            more = min(more, MAX_BATCH_BYTES / (sizer.item_bytes * size))
+            more = min(more, sizer.most_bytes / (sizer.item_bytes * size))
         return int(ahead * max(1.0, more))
 
     def ask(self) -> PullSource | None:

@@ -6,6 +6,8 @@ import pytest
 
 from mpengine.scheduler.batching import (
     EVEN,
+    FRESH_BATCH_BYTES,
+    FRESH_BYTES,
     GROWTH,
     GUIDED,
     LATER,
@@ -70,6 +72,16 @@ def test_heavy_items_come_in_batches_of_bounded_weight():
 
     learn(sizer, 1e-9, times=20, item_bytes=2 * MAX_BATCH_BYTES)
     assert sizer.size == 1
+
+
+def test_z7_small_items_come_in_light_batches_until_pages_are_likely_to_have_been_touched():
+    sizer = BatchSizer(limit=10**6)
+
+    learn(sizer, 1e-9, times=6, item_bytes=1024)
+    assert sizer.size == FRESH_BATCH_BYTES // 1024
+
+    learn(sizer, 1e-9, times=FRESH_BYTES // FRESH_BATCH_BYTES, item_bytes=1024)
+    assert sizer.size == MAX_BATCH_BYTES // 1024
 
 
 def test_no_limit_is_ever_passed():
