@@ -459,3 +459,33 @@ def test_a_run_is_not_finished_before_the_consumer_has_taken_everything():
 
     world.take()
     assert world.finished
+
+
+def test_results_being_taken_lead_to_something_only_where_somebody_could_be_given_more():
+    world = begin(Shape((StageShape(buffer=8),), workers=1, items=8, tells_length=False))
+    assert world.scheduler.heeds_taking
+
+    pack_all(world)
+    assert len(world.workers[0].queue) == 2
+    assert not world.scheduler.heeds_taking
+
+    while world.workers[0].queue:
+        world.advance(0)
+        pack_all(world)
+    assert world.outlet
+    assert world.scheduler.heeds_taking  # or the run would never end
+
+
+def test_p10_small_batches_are_joined_to_a_share_for_each_place_that_is_free():
+    world = begin(Shape((StageShape(buffer=9),), workers=2, items=9, tells_length=False), greets=False)
+    pack_all(world)
+    waiting = world.scheduler.backlog.waiting[0]
+    world.scheduler.sizers[0].size = 9
+
+    world.greet(0)
+
+    sizes = [len(items) for _, items in world.sent_to(0)]
+    assert waiting >= 4
+    assert sizes == [waiting // 2, waiting - waiting // 2]  # one to work on, and one in reserve
+    run_to_the_end(world, Watch(world))
+    check_end(world)
