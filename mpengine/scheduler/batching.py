@@ -12,7 +12,9 @@ Z4. Batches grow with the run, to a part of the time it has lasted, ``LONG_S`` a
     ``LONGEST_S``: each one wakes the parent, whose caches are cold by then, on a core that a worker needs.  Where they
     turn out uneven they are short again.
 Z5. Where it is known how many items nobody has begun, batches are a share of these instead, up to ``LONGEST_S`` from
-    early on: however long they are, there is enough left to make up for that, and they shrink as it gets less.
+    early on: however long they are, there is enough left to make up for that, and they shrink as it gets less.  Not
+    with over ``FEW_WORKERS``: what wakes the parent costs each of them less, and before the first slow item is over it
+    has many of its like, with more mates to wait for them.
 Z6. Both only where results leave the pipeline: a next chain's workers would wait for them.
 Z7. Until ``FRESH_BYTES`` have gone through, batches of small items weigh ``FRESH_BATCH_BYTES`` at most: for each one
     under way several processes touch that many pages for the first time, which takes longer than handing it over.
@@ -31,6 +33,7 @@ LONG_S = 0.1
 PART = 1 / 2
 LONGEST_S = 0.2
 LATER = 1 / 40
+FEW_WORKERS = 8
 SHARES = 3
 """What is left is cut into so many batches for each worker."""
 GUIDED = 2
@@ -149,7 +152,7 @@ class BatchSizer:
 
     def _aim_s(self) -> float:
         """Return how much work a batch ought to be now (Z4, Z5)."""
-        if self.left is None or self._squares > VERY_EVEN * self._foreseen_squares:
+        if self.left is None or self.workers > FEW_WORKERS or self._squares > VERY_EVEN * self._foreseen_squares:
             return self._usual_aim_s()
         share_s = self.left * self.item_s / (SHARES * self.workers)
         return max(self.target_s, min(LONGEST_S, GUIDED * self._work_s / self.workers, share_s))

@@ -6,6 +6,7 @@ import pytest
 
 from mpengine.scheduler.batching import (
     EVEN,
+    FEW_WORKERS,
     FRESH_BATCH_BYTES,
     FRESH_BYTES,
     GROWTH,
@@ -276,6 +277,14 @@ def test_z5_as_long_as_they_are_very_even():
     learn(sizer, MS, times=20)
 
     assert sizer.size <= LONG_S / MS
+
+
+def test_z5_but_not_with_many_workers():
+    sizer = BatchSizer(workers=FEW_WORKERS + 1, left=10**6)
+
+    learn(sizer, MS, times=100)
+
+    assert sizer.size == int(LONG_S / MS)
 
 
 def test_z5_no_single_item_counts_as_short_since_much_is_left():
