@@ -262,8 +262,7 @@ class Run:
         values: list[Any] = []
         self._unpackable = ()
         if unpack or (notes is not None and notes.keeps_values):
-            found = unpacked(delivery, self.backend.codec, self._plan, self._coordinator.failures)
-            values, self._unpackable = found
+            values, self._unpackable = unpacked(delivery, self.backend.codec, self._plan, self._coordinator.failures)
         if notes is not None:
             values = notes.admit(delivery, values, self._unpackable)
         return values if unpack else []

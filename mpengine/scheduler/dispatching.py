@@ -15,12 +15,12 @@ P9. Near the end, when the source has and hardly any batch waits, they are cut t
     reserve: who is through first takes the next.
 P10. What came in small batches, since little was known when it was asked for, is joined up to what a batch ought to be;
     but only to a share for each who could be given some, and where neighbours in the backlog are neighbours in the
-    order.
+    order, and with few workers (Z5).
 """
 
 from __future__ import annotations
 
-from mpengine.scheduler.batching import MAX_BATCH, TARGET_S
+from mpengine.scheduler.batching import FEW_WORKERS, MAX_BATCH, TARGET_S
 from mpengine.scheduler.commands import Dispatch, Resume
 from mpengine.scheduler.crew import CREDIT
 from mpengine.scheduler.lifecycles import BatchState
@@ -270,7 +270,7 @@ class Dispatcher:
         """Return how many items are to be joined where ``batch`` has less (P6, P10)."""
         sizer = self._sizers[batch.chain]
         is_of_use = self._stock.ordered and not source_ended and 2 * batch.count <= sizer.size
-        if sizer.unit > 1 or not is_of_use or self._chains[batch.chain].fans_out:
+        if sizer.unit > 1 or not is_of_use or sizer.workers > FEW_WORKERS or self._chains[batch.chain].fans_out:
             return sizer.unit
         places = self._crew.open + self._crew.idle_count(batch.chain)
         share = self._stock.backlog.waiting[batch.chain] // (places or 1)
