@@ -13,6 +13,7 @@ A3. A watcher waits for the thread on the loop, and is not put off by being canc
     waits for any more.
 A4. The loop alone holds the anchor.  Nothing else tells of a loop being closed, and a run for it would go on.
 A5. What drops a run (``__del__``, at any moment and in any thread) tells it and never waits.
+A6. A list of results is no reason to keep the loop: whoever takes one after the other lets it go on every ``TURN_S``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import contextlib
 import contextvars
 import queue
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator
@@ -44,6 +46,7 @@ TASK_CANCELLED = "the awaiting task was cancelled"
 NOT_WANTED = "the results were not wanted any more"
 LOOP_CLOSED = "the event loop was closed"
 LONG_S = 365 * 86400.0
+TURN_S = 0.005
 
 
 class Consumer:
@@ -105,8 +108,8 @@ class Consumer:
         while not self._ended.done():
             try:
                 await asyncio.wait([self._ended])
-            except asyncio.CancelledError:
-                self.leave(TASK_CANCELLED)
+            except asyncio.CancelledError as error:
+                self.leave(reason_of(error))
         self._thread.join()  # that it was about to end was the last thing it told
         if (anchor := self._anchor()) is not None:
             anchor.cancel()
@@ -132,8 +135,8 @@ class Consumer:
         """Wait for one of them; if that is cancelled, cancel the run, wait until nothing is left of it, and go."""
         try:
             await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            self.leave(TASK_CANCELLED)
+        except asyncio.CancelledError as error:
+            self.leave(reason_of(error))
             while not self.over.done():
                 with contextlib.suppress(asyncio.CancelledError):  # we go as soon as we can; the first one is raised
                     await asyncio.wait([self.over])
@@ -160,6 +163,12 @@ class Consumer:
         self._requests.put(None)
         if not self._ended.done():
             self.run.cancel(reason)
+
+
+def reason_of(error: asyncio.CancelledError) -> str:
+    """Return why a task was cancelled: what ``task.cancel("why")`` says, or that it was."""
+    reason = error.args[0] if error.args else None
+    return reason if type(reason) is str and reason else TASK_CANCELLED
 
 
 class _Anchor:
@@ -193,14 +202,18 @@ class _Values(AsyncIterator[Any]):
         self._begin = begin
         self._taken: deque[Any] = deque()  # of the lists that were taken, what has not been handed out
         self._is_over = False
+        self._pause_at = 0.0  # when the loop has been in our consumer's hands for long enough
         self.consumer: Consumer | None = None
 
     async def __anext__(self) -> Any:
         while True:
-            try:
+            if self._taken and time.monotonic() < self._pause_at:
                 return self._taken.popleft()
-            except IndexError:
+            if self._taken:
+                await asyncio.sleep(0)  # others are to have their turn in the middle of a list, too (A6)
+            else:
                 self._taken.extend(await self._next_batch())
+            self._pause_at = time.monotonic() + TURN_S
 
     async def _next_batch(self) -> Batch:
         if not self._is_over and self.consumer is None:
