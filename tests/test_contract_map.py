@@ -64,7 +64,16 @@ def test_a_promise_names_a_test_that_is_there(term, body):
 def test_the_page_has_the_contracts_sections_and_promises_something_in_each():
     found = {title: len(definitions(body)) for title, body in sections().items()}
 
-    assert set(found) >= {"Stages", "Error policies", "Pipelines", "Engine", "Results", "Command line", "Test suites"}
+    assert set(found) >= {
+        "Stages",
+        "Error policies",
+        "Pipelines",
+        "Engine",
+        "Results",
+        "Executor",
+        "Command line",
+        "Test suites",
+    }
     assert [title for title, count in found.items() if not count] == []
 
 
@@ -99,7 +108,8 @@ PROMISED_SIGNATURES = {
     "Engine", "Engine.run", "Engine.iter", "Engine.map", "Engine.arun", "Engine.aiter", "Engine.cancel",
     "Engine.snapshot", "Engine.pids", "Engine.close", "Journal",
     "Ok", "Err", "Report", "Snapshot", "StageMetrics", "WorkerMetrics", "Snapshot.as_dict",
-    "testing.assert_no_orphans",
+    "Executor", "Executor.submit", "Executor.map", "Executor.shutdown", "Executor.kill_workers",
+    "Executor.terminate_workers", "testing.assert_no_orphans",
 }  # fmt: skip
 
 

@@ -7,6 +7,8 @@ with which error, and mypy complains of an ignore that nothing needs.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor as StandardExecutor
+from concurrent.futures import Future
 from typing import Any, assert_never, assert_type
 
 from mpengine import (
@@ -16,6 +18,7 @@ from mpengine import (
     EngineError,
     Err,
     ErrorPolicy,
+    Executor,
     ItemError,
     KillSwitch,
     Mix,
@@ -263,3 +266,19 @@ def the_flag_is_an_event(event: CancelEvent) -> None:
     event.set()
     assert_type(event.wait(0.5), bool)
     assert_type(cancelled(), bool)
+
+
+def an_executor_is_one_of_the_standard_librarys(executor: Executor) -> None:
+    standard: StandardExecutor = executor
+    with standard:
+        pass
+    with executor as same:
+        assert_type(same, Executor)
+    assert_type(executor.submit(divmod_of, 7, by=3), Future[tuple[int, int]])
+    assert_type(executor.map(str, range(3), chunksize=2, buffersize=4), Iterator[str])
+    executor.submit(divmod_of, "7")  # type: ignore[arg-type]
+    Executor(2, on_worker_death="ignore")  # type: ignore[arg-type]
+
+
+def divmod_of(number: int, *, by: int = 2) -> tuple[int, int]:
+    return divmod(number, by)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Chunk = tuple[tuple[Any, ...], ...]
 
 
-def run_chunk(function: Callable[..., Any], chunk: Chunk) -> list[Any]:
+def run_chunk(function: Callable[..., Any], *chunk: tuple[Any, ...]) -> list[Any]:
     """Return what ``function`` gives for each list of arguments; in a worker."""
     return [function(*args) for args in chunk]
 
@@ -55,17 +55,21 @@ class Results(Iterator["Any"]):
         futures: of the chunks submitted so far; emptied.
         submit_next: called before each chunk's results are waited for; submits another chunk, if there is to be one.
         timeout: seconds from now, in which each result has to be there; None: any number.
+        is_plain: whether a future's result is that of one call, and no list.
     """
 
     def __init__(
         self,
-        futures: deque[Future[list[Any]]],
-        submit_next: Callable[[], Future[list[Any]] | None],
+        futures: deque[Future[Any]],
+        submit_next: Callable[[], Future[Any] | None],
         timeout: float | None,
+        *,
+        is_plain: bool,
     ) -> None:
         """Begin with the first chunk."""
         self._futures = futures
         self._submit_next = submit_next
+        self._is_plain = is_plain
         self._until = None if timeout is None else time.monotonic() + timeout
         self._values: list[Any] = []  # of one chunk, the next one last
 
@@ -90,7 +94,9 @@ class Results(Iterator["Any"]):
         following = self._submit_next()
         if following is not None:
             self._futures.append(following)
-        values = _result_of(self._futures.popleft(), self._until)
+        if self._is_plain:
+            return [_result_of(self._futures.popleft(), self._until)]
+        values: list[Any] = _result_of(self._futures.popleft(), self._until)
         values.reverse()
         return values
 
@@ -105,7 +111,7 @@ class Results(Iterator["Any"]):
         self.close()
 
 
-def _result_of(future: Future[list[Any]], until: float | None) -> list[Any]:
+def _result_of(future: Future[Any], until: float | None) -> Any:
     try:
         return future.result(None if until is None else until - time.monotonic())
     finally:

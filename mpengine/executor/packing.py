@@ -16,7 +16,7 @@ from multiprocessing.reduction import ForkingPickler
 from pickle import PicklingError
 
 from mpengine.ipc.codec import PickleCodec
-from mpengine.pickling import by_value, dumps
+from mpengine.pickling import by_name, by_value, dumps
 from mpengine.worker import calls
 from mpengine.worker.chain import summarize
 
@@ -65,10 +65,10 @@ class Function:
 
     __slots__ = ("_named", "content", "number")
 
-    def __init__(self, function: types.FunctionType) -> None:
-        """Pickle it."""
+    def __init__(self, function: types.FunctionType, called: Callable[..., Any] | None = None) -> None:
+        """Pickle it, or ``called``, which calls it."""
         self._named = _globals_of(function)
-        self.content = by_value(function)
+        self.content = by_value(called or function)
         self.number = next(_numbers)
 
     def is_still(self) -> bool:
@@ -141,6 +141,15 @@ class CallPacker:
     def pack_for(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Buffer]:
         """Return the frame of a call of a function that was pickled already; raises what pickling the others raises."""
         return calls.frame_of(calls.CALL_OF, function.number, [function.content, *self._parts((args, kwargs))])
+
+    def for_many(self, function: Callable[..., Any], called: Callable[..., Any]) -> Function | None:
+        """Return ``called``, which calls ``function``, pickled for many calls; None where each call may name it."""
+        if type(function) is not types.FunctionType or not self._main_by_value or by_name(function) is not None:
+            return None
+        try:
+            return Function(function, called)
+        except Exception:  # noqa: BLE001 - each call will tell
+            return None
 
     def _parts(self, thing: object) -> list[Buffer]:
         content, buffers = self._codec.take_apart(thing)

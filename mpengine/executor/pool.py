@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any, Literal, ParamSpec, TypeVar
 
+    from mpengine.executor.packing import Function
+    from mpengine.ipc.messages import Buffer
+
     P = ParamSpec("P")
     T = TypeVar("T")
 
@@ -123,10 +126,13 @@ class Executor(concurrent.futures.Executor):
                 that it belongs to.
             EngineError, PipelineError: no worker can be started.
         """
+        return self._submit(lambda: self._packer.pack(fn, args, kwargs))
+
+    def _submit(self, pack: Callable[[], list[Buffer]]) -> Future[Any]:
         session = self._begun()
-        future: Future[T] = concurrent.futures.Future()
+        future: Future[Any] = concurrent.futures.Future()
         try:
-            pieces = self._packer.pack(fn, args, kwargs)
+            pieces = pack()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - the call's own error
@@ -182,18 +188,25 @@ class Executor(concurrent.futures.Executor):
             Exception: from the iterator; what a call has raised.
         """
         check_sizes(chunksize, buffersize)
-        chunks = chunks_of(iterables, chunksize)
-        call = functools.partial(run_chunk, fn)
-        futures = deque(self.submit(call, chunk) for chunk in itertools.islice(chunks, buffersize))
+        is_plain = chunksize == 1
+        calls = zip(*iterables, strict=False) if is_plain else chunks_of(iterables, chunksize)
+        call = fn if is_plain else functools.partial(run_chunk, fn)
+        known = self._packer.for_many(fn, call)
+        futures = deque(self._submit_for(call, known, args) for args in itertools.islice(calls, buffersize))
         executor = weakref.ref(self)  # which may go while its results are still wanted
 
-        def submit_next() -> Future[list[T]] | None:
+        def submit_next() -> Future[Any] | None:
             alive = executor()
-            if buffersize is None or alive is None or (chunk := next(chunks, None)) is None:
+            if buffersize is None or alive is None or (args := next(calls, None)) is None:
                 return None
-            return alive.submit(call, chunk)
+            return alive._submit_for(call, known, args)  # noqa: SLF001 - it is this one
 
-        return Results(futures, submit_next, timeout)
+        return Results(futures, submit_next, timeout, is_plain=is_plain)
+
+    def _submit_for(self, call: Callable[..., Any], known: Function | None, args: tuple[Any, ...]) -> Future[Any]:
+        if known is None:
+            return self._submit(lambda: self._packer.pack(call, args, {}))
+        return self._submit(lambda: self._packer.pack_for(known, args, {}))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - theirs
         """Take no more calls, and let the workers go when all are made.

@@ -6,12 +6,14 @@ import gc
 import itertools
 import signal
 import threading
+import types
 
 import engine_stages as stages
 import psutil
 import pytest
 
 from mpengine import EngineClosedError, EngineError, Err, Pipeline, PipelineError, Snapshot, cancelled
+from mpengine.coordinator import awaiting
 
 PATIENCE_S = 20.0
 CANCELLED = "the awaiting task was cancelled"
@@ -235,10 +237,63 @@ def test_cancelling_the_awaiting_task_cancels_the_run_and_outlasts_it(every_kind
         with pytest.raises(asyncio.CancelledError, match="enough"):
             await task
         check_nothing_is_left(engine)
-        assert engine.snapshot().reason == CANCELLED
+        assert engine.snapshot().reason == "enough"
         return await engine.arun([range(3), stages.double])
 
     assert asyncio.run(main()).unwrap().values == [0, 2, 4]
+
+
+@pytest.mark.parametrize(("why", "reason"), [((), CANCELLED), (("",), CANCELLED), ((3,), CANCELLED), (("why",), "why")])
+def test_what_a_task_is_cancelled_for_is_the_reason_of_its_run(engine, why, reason):
+    reached = Gate()
+
+    async def take():
+        async for _ in engine.aiter([endless(reached), stages.keep]):
+            pass
+
+    async def main():
+        task = asyncio.create_task(take())
+        await reached.reached()
+        task.cancel(*why)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert engine.snapshot().reason == reason
+
+    asyncio.run(main())
+
+
+def test_the_loop_goes_on_in_the_middle_of_a_list_of_results(monkeypatch):
+    """By a clock that goes on by 2 ms with each look at it, so that the loop's turn comes after a few results."""
+    clock = itertools.count(0, 0.002)
+    monkeypatch.setattr(awaiting, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    lists, turns = [[*range(300)], None], []
+
+    class Consumer:
+        async def next_batch(self):
+            return lists.pop(0)
+
+        async def result(self):
+            return None
+
+        def leave(self, _):
+            pass
+
+    async def begin():
+        return Consumer()
+
+    async def count_turns():
+        while lists:
+            turns.append(None)
+            await asyncio.sleep(0)
+
+    async def main():
+        counting = asyncio.create_task(count_turns())
+        values = [value async for value in awaiting.AsyncResultStream(begin)]
+        await counting
+        return values
+
+    assert asyncio.run(main()) == [*range(300)]
+    assert len(turns) >= 100
 
 
 def test_cancelling_before_the_run_has_begun_leaves_nothing(engine):
