@@ -14,15 +14,17 @@ A_FEW = ["test_submit", "test_map_exception", "test_initializer", "test_hang_iss
 
 def run_script(*args):
     command = [sys.executable, str(SCRIPT), *args]
-    return subprocess.run(
-        command, check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
 
 
 @pytest.mark.slow
 def test_cpythons_own_tests_pass_on_it():
-    """A few of them, by the start method that takes least; the whole by hand.  What Python calls them changes with it."""
+    """A few of them, by the start method that takes least; the whole by hand."""
     done = run_script("--only", "ours", "-m", "fork", *A_FEW)
+    if sys.version_info < (3, 12):  # all in one module there, which is not what the script knows
+        assert (done.returncode, "3.12 and later" in done.stderr) == (2, True)
+        return
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]
     assert " 0 failed, 0 skipped" in last
