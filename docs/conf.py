@@ -35,7 +35,7 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["changes/+*"]  # all on one page, see add_to_source()
 
 nitpicky = True
-_elsewhere = "asyncio|collections|dataclasses|enum|multiprocessing|os|pathlib|types|typing"
+_elsewhere = "asyncio|collections|concurrent|dataclasses|enum|multiprocessing|os|pathlib|types|typing"
 nitpick_ignore_regex = [
     ("py:class", "Stages|PipelineSource"),  # a pipeline, or a list of stages; an iterable: each docstring says so
     ("py:class", "Proxy|BoardAddress"),  # see mpengine.monitor.board
@@ -44,6 +44,11 @@ nitpick_ignore_regex = [
     ("py:class", r"Token|(mpengine\.reading\.)?Reading"),  # for whoever writes a sink or a source
     ("py:class", "JournalLike"),  # a path or a Journal: the same
     ("py:class", "StageFunction"),  # any callable: the docstring of Stage says which
+    (
+        "py:class",
+        r"BaseContext|Future|P|T|P\.args|P\.kwargs",
+    ),  # the standard library's, and what any function takes and gives
+    ("py:exc", "BrokenProcessPool"),  # of concurrent.futures.process
     ("py:class", "Run"),  # what a ResultStream is made of, which nobody but the engine does
     ("py:.*", rf"({_elsewhere})\..*"),  # their documentation would have to be fetched
     ("py:.*", "|".join(name for name in dir(builtins) if name.isidentifier())),
