@@ -2,7 +2,8 @@
 
 The pages link to each other by file, as in ```errors <errors.rst>`_``, which is what a browser of the repository wants.
 Here such a link leads to the page that was made of the file, and one that leads nowhere is a warning.  The contents in
-``index.rst`` are the only ones: the tree that Sphinx wants is made of their links.
+``index.rst`` are the only ones, but for a page that has pages of its own in a folder of its name: the tree that Sphinx
+wants is made of their links.
 """
 
 from __future__ import annotations
@@ -122,11 +123,17 @@ def _page_of(path: Path) -> Path:
     return path / "README.rst" if path.is_dir() else path
 
 
+def _hidden_tree(pages: list[str]) -> str:
+    return "\n.. toctree::\n   :hidden:\n\n" + "".join(f"   /{page}\n" for page in pages)
+
+
 def add_to_source(_app: Sphinx, page: str, content: list[str]) -> None:
     """Give the contents the tree that their links make, and the page of changes the changes."""
     if page == "index":
         pages = ["readme", *PAGE_LINK.findall(content[0]), "changes/README"]
-        content[0] += "\n.. toctree::\n   :hidden:\n\n" + "".join(f"   {page}\n" for page in pages)
+        content[0] += _hidden_tree(pages)
+    if (DOCS / page).is_dir():
+        content[0] += _hidden_tree(re.findall(rf"<({page}/\w+)\.rst>`_", content[0]))
     if page == "changes/README":
         for fragment in sorted((DOCS / "changes").glob("+*.rst")):
             content[0] += f"\n----\n\n.. include:: {fragment.name}\n"

@@ -96,7 +96,11 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_report_header():
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    return f"browser: {chromium or 'none, so tests/dashboard/test_page.py is no part of this'}"
+    parallel = shutil.which("parallel")
+    return [
+        f"browser: {chromium or 'none, so tests/dashboard/test_page.py is no part of this'}",
+        f"GNU parallel: {parallel or 'none, so what docs/moving/parallel.rst shows is no part of this'}",
+    ]
 
 
 def pytest_collection_finish():
