@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 REFERENCE = ROOT / "docs" / "reference.rst"
 DOCUMENTED = re.compile(r"^\.\. auto(\w+):: (mpengine(?:\.\w+)+)\.(\w+)$", re.MULTILINE)
-MODULES = ("mpengine", "mpengine.sources", "mpengine.sinks", "mpengine.testing", "mpengine.monitor.observing")
+MODULES = (
+    "mpengine", "mpengine.sources", "mpengine.sinks", "mpengine.testing", "mpengine.monitor.observing",
+    "mpengine.executor",
+)  # fmt: skip
 """Where users import from."""
 REVEALED = re.compile(r'note: Revealed type is "(.*)"')
 
