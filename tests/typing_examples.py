@@ -6,7 +6,7 @@ with which error, and mypy complains of an ignore that nothing needs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import Future
 from typing import Any, assert_never, assert_type
@@ -14,12 +14,14 @@ from typing import Any, assert_never, assert_type
 from mpengine import (
     SKIP,
     CancelEvent,
+    DeadLetter,
     Engine,
     EngineError,
     Err,
     ErrorPolicy,
     Executor,
     ItemError,
+    Journal,
     KillSwitch,
     Mix,
     Ok,
@@ -34,9 +36,13 @@ from mpengine import (
     WorkerMetrics,
     WorkerState,
     cancelled,
+    dead_letters,
     mix,
+    sinks,
+    sources,
     stage,
 )
+from mpengine.testing import assert_no_orphans
 
 # Stages, in every form.
 
@@ -199,6 +205,25 @@ def what_an_engine_cannot_be_is_refused() -> None:
     Engine(2, "spawn")  # type: ignore[call-arg]
     Engine(worker=2)  # type: ignore[call-arg]
     Engine(workers="2")  # type: ignore[arg-type]
+
+
+async def engines_run_in_asyncio(engine: Engine, pipeline: Pipeline) -> None:
+    assert_type(await engine.arun(pipeline), Ok | Err)
+    async for value in engine.aiter(pipeline):
+        assert_type(value, Any)
+
+
+# Inputs and outputs.
+
+
+def inputs_and_outputs(engine: Engine) -> None:
+    lines = Pipeline(sources.lines("in.txt")) >> bare
+    assert_type(lines.to(sinks.jsonl("out.jsonl"), engine, journal=Journal("job.db", resume=True)), Ok | Err)
+    assert_type(engine.run(lines, journal="job.db"), Ok | Err)
+    failed: Iterable[object] = dead_letters("failed.jsonl")
+    Stage(plain, on_error="side", error_handler=DeadLetter("failed.jsonl"))
+    with assert_no_orphans():
+        engine.run([failed, plain])
 
 
 # Results.
