@@ -52,7 +52,7 @@ class Executor(concurrent.futures.Executor):
         start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``; None: that of ``mp_context``, or ``"forkserver"``.
         crash_retries: how many further deaths a call may cause before it fails.
         memory_limit: bytes of resident memory for each worker process.  One that is over it is replaced between calls;
-            one that a call alone takes over it is ended, which is a death like any other, and at last a
+            one that stays over it in the middle of a call is ended, which is a death like any other, and at last a
             ``MemoryLimitError``.
         preload: modules that the fork server imports once, so that workers start with them.
 
