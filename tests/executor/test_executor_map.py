@@ -1,11 +1,14 @@
 """Executor.map: order, chunks, bounds, timeouts, and what becomes of results that nobody wants."""
 
+import gc
 import itertools
 import threading
 import weakref
 
 import executor_calls as calls
 import pytest
+
+from mpengine import Executor
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = calls.PATIENCE_S
@@ -46,13 +49,14 @@ def test_only_so_much_of_an_endless_source_is_read(make_executor):
     results.close()
 
 
-def test_an_executor_that_is_gone_reads_no_further(make_executor):
-    from mpengine import Executor
-
+def test_an_executor_that_is_gone_reads_no_further():
     executor = Executor(1)
     results = executor.map(calls.echo, itertools.count(), buffersize=2)
+    session = executor._session
     del executor
+    gc.collect()
     assert list(results) == [0, 1]
+    session.join()  # or its workers would be ending while the next test begins
 
 
 def test_results_that_are_not_there_in_time_are_an_error(make_executor, tmp_path):
