@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mpengine.records import dataclass
 
@@ -40,6 +40,7 @@ class EngineOptions:
     metrics_interval_s: float
     observers: Sequence[Observer] = ()
     keep_output: int = 0
+    environ: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         """Check every option."""
@@ -52,6 +53,7 @@ class EngineOptions:
         check_choice("backend", self.backend, BACKENDS)
         check_seconds("grace_s", self.grace_s)
         check_seconds("metrics_interval_s", self.metrics_interval_s)
+        check_environ("environ", self.environ)
         object.__setattr__(self, "preload", check_modules("preload", self.preload))
         object.__setattr__(self, "observers", check_observers("observers", self.observers))
 
@@ -110,6 +112,18 @@ def check_modules(name: str, value: object) -> tuple[str, ...]:
     return names
 
 
+def check_environ(name: str, value: object) -> None:
+    """Refuse what is neither None nor variables with their values.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if value is None or (isinstance(value, Mapping) and all(map(_is_text, (*value.keys(), *value.values())))):
+        return
+    msg = f"{name} must map names of variables to texts, not be {value!r:.200}"
+    raise ValueError(msg)
+
+
 def check_observers(name: str, value: object) -> tuple[Observer, ...]:
     """Return observers as a tuple.
 
@@ -121,6 +135,10 @@ def check_observers(name: str, value: object) -> tuple[Observer, ...]:
         msg = f"{name} must be a sequence of objects with a method observe(records), not {value!r:.200}"
         raise ValueError(msg)
     return observers
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
 
 
 def _is_module_name(name: object) -> bool:

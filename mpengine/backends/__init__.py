@@ -87,7 +87,7 @@ def _options(chosen: EngineOptions, workers: int, cores: int) -> BackendOptions:
 
     return BackendOptions(
         workers, chosen.start_method, tuple(chosen.preload), cores, chosen.memory_limit,
-        chosen.max_bytes or DEFAULT_MAX_BYTES, chosen.keep_output,
+        chosen.max_bytes or DEFAULT_MAX_BYTES, chosen.keep_output, chosen.environ,
     )  # fmt: skip
 
 

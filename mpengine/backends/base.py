@@ -18,7 +18,7 @@ from mpengine.settings import DEFAULT_MAX_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Final, Protocol
 
     from mpengine.ipc.codec import Codec
@@ -47,6 +47,7 @@ class BackendOptions:
         memory_limit: bytes of resident memory that a worker process may have; None: any number.
         max_bytes: what the payloads in shared memory may weigh together.
         keep_output: bytes of what an item prints that are kept for its error.
+        environ: variables that worker processes have besides this process's, or in their place.
     """
 
     workers: int
@@ -56,6 +57,7 @@ class BackendOptions:
     memory_limit: int | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
     keep_output: int = 0
+    environ: Mapping[str, str] | None = None
 
 
 class Backend(Protocol):

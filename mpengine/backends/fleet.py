@@ -85,7 +85,7 @@ class Fleet:
         self._variables = variables_for(self._threads, os.environ)
         with contextlib.ExitStack() as on_error:  # descriptors may run out at each of these
             self._registry = registry or open_registry(
-                options.start_method, tuple(options.preload), options.workers, options.cores
+                options.start_method, tuple(options.preload), options.workers, options.cores, options.environ
             )
             on_error.callback(self._registry.close, 0.0)
             self._block = ControlBlock.create(options.workers, options.max_bytes)

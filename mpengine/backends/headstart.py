@@ -20,6 +20,7 @@ from mpengine.worker.threadpools import threads_for, variables_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from mpengine.plan import Plan
@@ -50,7 +51,7 @@ class HeadStart:
         """Start the fork server."""
         self.plan = plan
         self.dumped = dump_chains(plan)
-        self._registry = open_registry(chosen.start_method, tuple(chosen.preload), workers, cores)
+        self._registry = open_registry(chosen.start_method, tuple(chosen.preload), workers, cores, chosen.environ)
         self._registry.get_ready()
 
     def take(self) -> ProcessRegistry | None:
@@ -65,9 +66,11 @@ class HeadStart:
             registry.close(0.0)
 
 
-def open_registry(start_method: str, preload: tuple[str, ...], workers: int, cores: int) -> ProcessRegistry:
-    """Return a registry whose workers have their share of the cores."""
-    variables = variables_for(threads_for(cores, workers), os.environ)
+def open_registry(
+    start_method: str, preload: tuple[str, ...], workers: int, cores: int, environ: Mapping[str, str] | None = None
+) -> ProcessRegistry:
+    """Return a registry whose workers have their share of the cores, and the variables of ``environ``."""
+    variables = {**variables_for(threads_for(cores, workers), os.environ), **(environ or {})}
     return ProcessRegistry(start_method, preload=preload, environ=variables)
 
 

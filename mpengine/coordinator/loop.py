@@ -47,6 +47,10 @@ Here = (
 )  # fmt: skip
 
 
+_URGENT = events.CancelRequested | events.HandlerReturned | events.ItemsCalledOff
+"""What the loop is woken for, whatever it waits for."""
+
+
 class Coordinator:
     """One run's loop.
 
@@ -92,7 +96,7 @@ class Coordinator:
     def post(self, event: events.Event) -> None:
         """Tell the loop of an event; from any thread or signal handler (T3)."""
         self._mailbox.append(event)
-        if self._rings or isinstance(event, events.CancelRequested | events.HandlerReturned):
+        if self._rings or isinstance(event, _URGENT):
             self._backend.wake()
 
     def observed_by(self, observers: Sequence[Observer]) -> Teller | None:
@@ -253,6 +257,8 @@ class Coordinator:
                     heapq.heappush(self._later, (time.monotonic() + after_s, worker_id))
                 else:
                     self._backend.start_worker(worker_id)
+            case commands.KillWorker(worker_id, _, is_wanted=True):
+                self._backend.kill(worker_id)
             case commands.KillWorker(worker_id, why):
                 self._scribe.note(ERROR, "worker %d is ended: %s", worker_id, why, worker_id=worker_id)
                 self._backend.kill(worker_id)

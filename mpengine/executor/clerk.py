@@ -5,6 +5,7 @@ Done callbacks run here, so they may submit, and may shut the executor down, but
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import select
 import threading
@@ -155,6 +156,10 @@ class Clerk:
         if errand is None:
             return
         errand.deaths += has_begun
+        if errand.is_called_off:
+            self._desk.give_up()
+            self._set(errand.future.set_exception, concurrent.futures.CancelledError("the call was called off"))
+            return
         if self._most_deaths is not None and errand.deaths <= self._most_deaths:
             self._desk.put_back(errand)
             return

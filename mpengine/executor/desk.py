@@ -11,6 +11,7 @@ D3. All of it is under one lock, under which no code of the user's runs: calls c
     clerk.
 D4. Each worker's turn is an item of the engine's, made when the loop asks for one, which it does when a worker has
     nothing to do (``is_prompt``).
+D5. A worker whose call is called off is sent nothing more, and ended; so no other call is ever under way there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from mpengine.worker.turns import Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from concurrent.futures import Future
+    from typing import Any
 
     from mpengine.executor.packing import Errand
     from mpengine.ipc.codec import Codec
@@ -116,6 +119,22 @@ class Desk(FeedsItself):
         with self._lock:
             taken = [errand for errand in self._waiting if not errand.has_begun]
             self._waiting = deque([errand for errand in self._waiting if errand.has_begun])
+            self._stop_if_done()
+        return taken
+
+    def call_off(self, futures: Collection[Future[Any]]) -> list[Errand]:
+        """Have the workers ended that are at calls nobody wants, and return those that were to be made again (D5)."""
+        with self._lock:
+            at = [lane for lane in self._lanes.values() if lane.errand is not None and lane.errand.future in futures]
+            for lane in at:
+                assert lane.errand is not None  # noqa: S101 - as was asked a line above
+                lane.errand.is_called_off = lane.is_over = True
+            if at:
+                turns = frozenset(lane.number for lane in at)
+                self._post(events.ItemsCalledOff(time.monotonic(), turns))
+            taken = [errand for errand in self._waiting if errand.future in futures]
+            for errand in taken:
+                self._waiting.remove(errand)
             self._stop_if_done()
         return taken
 

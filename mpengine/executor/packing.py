@@ -42,16 +42,17 @@ class Errand:
         pieces: the frame that asks a worker for it.
         has_begun: whether a worker may be at it, so that it cannot be cancelled any more.
         is_promised: whether it counts as begun with, since a worker for it is on its way.
+        is_called_off: whether nobody wants to know what comes of it, and its worker is about to be ended.
         deaths: workers that have died at it.
     """
 
-    __slots__ = ("deaths", "future", "has_begun", "is_promised", "pieces")
+    __slots__ = ("deaths", "future", "has_begun", "is_called_off", "is_promised", "pieces")
 
     def __init__(self, future: Future[Any], pieces: list[Buffer]) -> None:
         """Begin with no deaths."""
         self.future = future
         self.pieces = pieces
-        self.has_begun = self.is_promised = False
+        self.has_begun = self.is_promised = self.is_called_off = False
         self.deaths = 0
 
 

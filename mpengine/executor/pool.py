@@ -21,7 +21,7 @@ from mpengine.settings import EngineOptions, check_choice, check_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from multiprocessing.context import BaseContext
     from typing import Any, Literal, ParamSpec, TypeVar
@@ -55,6 +55,7 @@ class Executor(concurrent.futures.Executor):
             one that stays over it in the middle of a call is ended, which is a death like any other, and at last a
             ``MemoryLimitError``.
         preload: modules that the fork server imports once, so that workers start with them.
+        environ: variables that workers have besides this process's, or in their place.
 
     Raises:
         ValueError: an option is not what it can be; the message names it.
@@ -74,6 +75,7 @@ class Executor(concurrent.futures.Executor):
         crash_retries: int = 1,
         memory_limit: int | None = None,
         preload: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         """Check every option; nothing is started before the first call."""
         if isinstance(max_workers, int) and max_workers <= 0:
@@ -92,6 +94,7 @@ class Executor(concurrent.futures.Executor):
             workers=max_workers, start_method=method, ordered=False, buffer=None, grace_s=5.0,
             crash_retries=crash_retries, memory_limit=memory_limit, max_items_per_worker=1 if one_turn else None,
             max_bytes=None, backend="process", preload=preload, metrics_interval_s=0.0,
+            environ=environ,
         )  # fmt: skip
         self._method = method
         self._initializer = None if initializer is None else (initializer, tuple(initargs))
@@ -233,6 +236,20 @@ class Executor(concurrent.futures.Executor):
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self._end("SIGINT")
         self.shutdown()
+
+    def call_off(self, futures: Iterable[Future[Any]]) -> None:
+        """Cancel calls, those that run included: their workers are ended, and replaced by others.
+
+        No other call is harmed, and none of these is made again.  The futures of those that ran fail with a
+        ``CancelledError`` when their workers have gone, which is not waited for.
+
+        Args:
+            futures: of calls of this executor; those that are done stay as they are.
+        """
+        begun = {future for future in futures if not future.cancel() and not future.done()}
+        if begun:
+            for errand in self._desk.call_off(begun):
+                errand.future.set_exception(concurrent.futures.CancelledError("the call was called off"))
 
     def terminate_workers(self) -> None:
         """End all workers at once, without waiting for that, and take no more calls.

@@ -87,6 +87,7 @@ class Batch:
         skip: results of the first item that were reported before its worker died.
         careful: whether its worker is to name each item in its slot.
         deaths: workers that died of its only item.
+        is_called_off: whether nobody wants its result any more, and it is not run again.
         attempted: a stage of the chain, and how many attempts its only item has had there with workers that died.
         families: the source batches it descends from, where one item may become many.
         since: when it was made.
@@ -106,6 +107,7 @@ class Batch:
     skip: int = 0
     careful: bool = False
     deaths: int = 0
+    is_called_off: bool = False
     attempted: tuple[int, int] = (0, 0)
     families: Families = ()
     joint: Joint | None = None

@@ -124,10 +124,14 @@ class CallHandler:
 
 @dataclass(frozen=True, slots=True)
 class KillWorker:
-    """End a worker's process, which cannot be believed any more; its death is told like any other."""
+    """End a worker's process, whose death is told like any other: it cannot be believed any more.
+
+    ``is_wanted``: or nobody wants any more what it is at, and there is nothing to be told of it.
+    """
 
     worker_id: int
     why: str
+    is_wanted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

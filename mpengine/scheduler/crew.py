@@ -47,13 +47,14 @@ class Worker:
         only: the one chain that it runs, as a thread beside the coordinator; None: it is a process.
         quota: how many more items its process may be given; None: any number.
         is_distrusted: whether its process has told what cannot be true, and is about to be ended.
+        is_called_off: whether its process is about to be ended since nobody wants what it is at.
         since: when it last reported, or was sent something when it had nothing to do.
         rank: see ``Rank``.
     """
 
     __slots__ = (
-        "_crew", "_lone", "active", "aside", "batches", "bit", "busy_s", "deaths", "held", "is_distrusted", "items",
-        "life", "only", "pinned", "quota", "rank", "since", "worker_id",
+        "_crew", "_lone", "active", "aside", "batches", "bit", "busy_s", "deaths", "held", "is_called_off",
+        "is_distrusted", "items", "life", "only", "pinned", "quota", "rank", "since", "worker_id",
     )  # fmt: skip
 
     def __init__(self, worker_id: int, crew: Crew, only: int | None = None) -> None:
@@ -73,7 +74,7 @@ class Worker:
         self.deaths = 0
         self.only = only
         self.quota: int | None = None
-        self.is_distrusted = False
+        self.is_distrusted = self.is_called_off = False
         self.since = 0.0
         self.rank: Rank = (only, _NOTHING, False, _NOTHING)
 

@@ -17,7 +17,9 @@ R7. A stage cannot be set up when one slot has lost ``SETUP_TRIES`` processes ov
 R8. Workers cannot be started when one slot has lost ``START_TRIES`` processes in a row before they said hello, and none
     of any slot has said it meanwhile; each is started a little later than the one before.
 R9. Where no death is endured, the first one ends the run at once, whatever the worker was at; but for workers that were
-    asked to leave.
+    asked to leave, or ended for R10's sake.
+R10. A worker is ended when nobody wants any more what it is at.  Such an item fails, and is not run again; what else
+    the worker held is queued again as it is.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from mpengine.scheduler.admission import Admission
     from mpengine.scheduler.batches import Batch
     from mpengine.scheduler.commands import Command
-    from mpengine.scheduler.crew import Worker
+    from mpengine.scheduler.crew import Crew, Worker
     from mpengine.scheduler.scheduler import Settings
     from mpengine.scheduler.stock import Stock
     from mpengine.scheduler.verdicts import Verdicts
@@ -94,15 +96,18 @@ class Deaths:
             was_ready: whether it had said hello.
             was_leaving: whether it had been asked to leave.
         """
-        if not (self._endures or was_leaving):
+        was_called_off, worker.is_called_off = worker.is_called_off, False
+        if not (self._endures or was_leaving or was_called_off):
             story = f"a worker died: {_tell(event)}"
             self._verdicts.end(story, _death(story, event), at_once=True)  # R9
             return
-        begun = [batch for batch in held if self._has_begun(batch, event)]
+        begun = [batch for batch in held if self._has_begun(batch, event) and not batch.is_called_off]
         for batch in reversed(held):  # each goes to the front, so the one sent first ends up first
             self._stock.requeue(batch)
         for batch in held:
-            if batch.batch_id == event.batch_id and batch not in begun:
+            if batch.is_called_off:
+                self._give_up(batch, 0, event, CALLED_OFF)
+            elif batch.batch_id == event.batch_id and batch not in begun and not was_called_off:
                 self._blame(batch, event)
         for batch in begun:
             self._give_up_begun(batch, event)
@@ -115,6 +120,24 @@ class Deaths:
             tries = self._failed_starts[worker.worker_id]
             after_s = START_BACKOFF_S * 2 ** (tries - 1) if tries else 0.0
             self._out.append(commands.StartWorker(worker.worker_id, after_s))
+
+    def call_off(self, event: events.ItemsCalledOff, crew: Crew) -> None:
+        """End the workers that are at items nobody wants any more, and give up those that wait (R10)."""
+        unwanted = [
+            batch
+            for batch in self._stock.batches.values()
+            if batch.chain < len(self._plan.chains) and event.items.issuperset(batch.origin[batch.lo : batch.hi])
+        ]
+        for batch in unwanted:
+            batch.is_called_off = True
+            if batch.state is BatchState.QUEUED:
+                self._give_up(batch, 0, events.WorkerDied(event.at, 0, CALLED_OFF), CALLED_OFF)
+        for worker in crew:
+            held = next(iter(worker.held.values()), None)  # what it is at; what it has in reserve is not ended for
+            if held is not None and held.is_called_off and not worker.is_distrusted:
+                worker.is_called_off = True
+                worker.distrust()
+                self._out.append(commands.KillWorker(worker.worker_id, CALLED_OFF, is_wanted=True))
 
     def _has_begun(self, batch: Batch, event: events.WorkerDied) -> bool:
         """Whether the first item of ``batch``, which the slot does not name, must not be run again (R4)."""
@@ -234,4 +257,5 @@ def _tell_excess(excess: events.Excess) -> str:
     return f"its worker had {excess.rss:,} bytes of memory, over memory_limit, {excess.limit:,}"
 
 
+CALLED_OFF = "nobody wants its result any more"
 _ONCE = "its stage is not to be run twice"

@@ -340,6 +340,14 @@ class TimePassed:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemsCalledOff:
+    """Nobody wants the results of these source items any more, and what runs of them is to end now."""
+
+    at: float
+    items: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """Somebody wants the run to end."""
 
@@ -367,5 +375,6 @@ Event = (
     | DeliveryRefused
     | HandlerReturned
     | TimePassed
+    | ItemsCalledOff
     | CancelRequested
 )

@@ -124,6 +124,7 @@ class Scheduler:
             events.DeliveryRefused: self._on_delivery_refused,
             events.HandlerReturned: self._verdicts.handled,
             events.TimePassed: lambda _: None,
+            events.ItemsCalledOff: self._on_items_called_off,
             events.CancelRequested: lambda event: self._cancel(event.reason, event.error),
         }
 
@@ -288,6 +289,10 @@ class Scheduler:
         held = worker.let_go()
         if self.state is RunState.RUNNING:
             self._deaths.take_in(worker, held, event, was_ready=was_ready or was_leaving, was_leaving=was_leaving)
+
+    def _on_items_called_off(self, event: events.ItemsCalledOff) -> None:
+        if self.state is RunState.RUNNING:
+            self._deaths.call_off(event, self.crew)
 
     def _on_stage_broken(self, event: events.StageBroken) -> None:
         self._cancel(f"stage {self.plan.stages[event.stage].name!r} could not be set up: {event.summary}", event.error)
