@@ -197,6 +197,13 @@ class _Buffers:
         return False
 
 
+def leave_out_large(kept: list[Buffer]) -> Callable[[pickling.PickleBuffer], bool]:
+    """Return a ``buffer_callback`` that keeps the large buffers, which are then not in the pickle."""
+    buffers = _Buffers()
+    buffers.large = kept
+    return buffers.leave_out
+
+
 class PlainCodec:
     """Payloads are the lists themselves: for a backend in the same process."""
 
