@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from mpengine.joblib.crews import Call
 
 IDLE_S = 300.0
+BATCH_S = 0.05
+"""Seconds of work that are to go to a worker at once, where calls are shorter."""
+MOST_BATCH_S = 0.5
+"""Seconds of work that may go to a worker at once, unless it is a single call."""
+MOST_GROWTH = 4
+"""How much larger the next batches may be: what has been short so far need not stay so."""
 MOST_DEPTH = 10
 """So many workers may be within one another; joblib's own backend has the same limit."""
 
@@ -66,7 +72,8 @@ class MpengineBackend(joblibs.AutoBatchingMixin, joblibs.ParallelBackendBase):  
         self.backend_kwargs = options
         self.parallel: Any = None
         self._workers: Call | None = None
-        self._news = threading.Event()
+        self._is_over = threading.Event()
+        self._took_s = self._sent_bytes = 0
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many workers a call gets that asks for ``n_jobs``.
@@ -135,29 +142,50 @@ class MpengineBackend(joblibs.AutoBatchingMixin, joblibs.ParallelBackendBase):  
         future = self._workers.submit(func)
         if callback is not None:
             future.add_done_callback(callback)
-            future.add_done_callback(self._tell)
+            future.add_done_callback(self._look)
         return future
 
     apply_async = submit  # what joblib 1.4 calls
 
-    def _tell(self, _: object) -> None:
-        self._news.set()
+    def _look(self, _: object) -> None:
+        """See whether there is nothing more to wait for, once joblib has taken in what has come of a batch."""
+        if not _is_under_way(self.parallel):
+            self._is_over.set()
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """Return what a batch has returned, or raise what it has raised."""
-        return out.result()
+        results, self._took_s = out.result()
+        return results
+
+    # ------------------------------------------------------------------ how many calls are a batch
+
+    def batch_completed(self, batch_size: int, duration: float) -> None:  # noqa: ARG002 - the worker's own counts
+        """Take in how long a batch has taken its worker, and what its calls weigh."""
+        super().batch_completed(batch_size, self._took_s)
+
+    def compute_batch_size(self) -> int:
+        """Return how many calls are to be a batch: with what they weigh, they should take ``BATCH_S``."""
+        before, took_s = self._effective_batch_size, self._smoothed_batch_duration
+        if took_s:
+            ideal = max(1, int(before * BATCH_S / took_s))
+            if ideal >= 2 * before or (took_s > MOST_BATCH_S and before > 1):
+                self._effective_batch_size = min(ideal, before * MOST_GROWTH)
+                self._smoothed_batch_duration = self._DEFAULT_SMOOTHED_BATCH_DURATION
+                if self.parallel.verbose >= 10:
+                    self.parallel._print(f"A batch took {took_s:.3g} s: batch_size={self._effective_batch_size}.")
+        return self._effective_batch_size
 
     @contextlib.contextmanager
     def retrieval_context(self) -> Iterator[None]:
-        """Wait until all results of a call are there, where joblib would look for the next one a hundred times a second.
+        """Wait until all results are there: joblib's own loop would look for the next one a hundred times a second.
 
-        Only where somebody wants a list of them: there is nothing to be done with one before the last.
+        Only where a list is wanted, so that there is nothing to be done with one before the last has come.
         """
         parallel = self.parallel
-        if getattr(parallel, "return_as", None) == "list" and parallel.timeout is None:
-            while parallel._wait_retrieval() and not parallel._aborting:  # noqa: SLF001 - as joblib's own loop does
-                self._news.wait()
-                self._news.clear()
+        if not parallel.return_generator and parallel.timeout is None:
+            while _is_under_way(parallel):
+                self._is_over.wait()
+                self._is_over.clear()
         yield
 
     def terminate(self) -> None:
@@ -174,6 +202,11 @@ class MpengineBackend(joblibs.AutoBatchingMixin, joblibs.ParallelBackendBase):  
             workers.abort()
         if ensure_ready:
             self.configure(self.parallel.n_jobs, self.parallel, **self.parallel._backend_kwargs)  # noqa: SLF001 - as joblib's own do
+
+
+def _is_under_way(parallel: Any) -> bool:
+    """Whether joblib waits for anything more, by what its own loop looks at."""
+    return not parallel._aborting and parallel._wait_retrieval()  # noqa: SLF001
 
 
 def _check(options: dict[str, Any], known: tuple[str, ...]) -> None:

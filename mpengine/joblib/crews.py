@@ -18,10 +18,11 @@ from concurrent.futures import wait
 from pickle import PicklingError
 
 from mpengine.executor import Executor
-from mpengine.ipc.codec import PickleCodec, leave_out_large
-from mpengine.joblib.arrays import Dump
+from mpengine.executor.packing import MOST_BUFFERS, CallPacker
+from mpengine.ipc.codec import leave_out_large
 from mpengine.joblib.remote import depth, dump, run
 from mpengine.records import dataclass
+from mpengine.worker import calls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mpengine.ipc.messages import Buffer
+    from mpengine.joblib.arrays import Dump
 
 PATIENCE_S = 5.0
 """How long a call that is given up waits for the end of what ran of it."""
@@ -65,30 +67,36 @@ class Wanted:
     start_method: str | None = None
 
 
-class _Codec(PickleCodec):
+class _Packer(CallPacker):
     """Packs batches as their calls want it."""
 
-    def take_apart(self, thing: Any) -> tuple[bytes, list[Buffer]]:
-        """See ``PickleCodec``.
+    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Buffer]:
+        """See ``CallPacker``.
 
         Raises:
             PicklingError: the batch will not travel.
         """
-        function, (batch, *rest), kwargs = thing
+        batch, *rest = args
+        thing, reducers = (function, (batch.call, *rest), kwargs), batch.dump.reducers()
         large: list[Buffer] = []
         try:
-            content = dump((function, (batch.call, *rest), kwargs), batch.dump.reducers(), leave_out_large(large))
+            content = dump(thing, reducers, leave_out_large(large))
+            if len(large) > MOST_BUFFERS:
+                large = []
+                content = dump(thing, reducers, None)
         except Exception as error:
             raise PicklingError("Could not pickle the task to send to the workers.") from error
-        return content, large
+        batch.size_bytes = len(content) + sum(memoryview(buffer).nbytes for buffer in large)
+        return calls.frame_of(calls.CALL, 0, [content, *large])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Batch:
-    """A batch of joblib's that is about to be packed, and where its arrays are kept."""
+    """A batch of joblib's that is packed: where its arrays are kept, and what it weighs in the end."""
 
     call: Callable[[], Any]
     dump: Dump
+    size_bytes: int = 0
 
 
 class Crew:
@@ -113,7 +121,7 @@ class Crew:
             memory_limit=wanted.memory_limit, max_tasks_per_child=wanted.max_tasks_per_child,
             environ=dict(wanted.environ), preload=tuple(name for name in _PRELOADED if name in sys.modules),
         )  # fmt: skip
-        self.executor._codec = _Codec(main_by_value=True)  # noqa: SLF001 - ours to the last
+        self.executor._packer = _Packer(main_by_value=True)  # noqa: SLF001 - ours to the last
         self.calls: set[Call] = set()
         self.idle_since = 0.0
 
@@ -135,17 +143,23 @@ class Call:
     Args:
         crew: runs it.
         dump: keeps its large arrays.
+
+    Attributes:
+        sent_bytes: what its batches have weighed.
     """
 
     def __init__(self, crew: Crew, dump: Dump) -> None:
         """Begin without a batch."""
+        self.sent_bytes = 0
         self._crew = crew
         self._dump = dump
         self._futures: set[Future[Any]] = set()
 
     def submit(self, batch: Callable[[], Any]) -> Future[Any]:
         """Have a batch run; what it gives, or why it failed, is told by the future."""
-        future: Future[Any] = self._crew.executor.submit(run, _Batch(batch, self._dump), depth() + 1)
+        packed: Any = _Batch(batch, self._dump)
+        future: Future[Any] = self._crew.executor.submit(run, packed, depth() + 1)
+        self.sent_bytes += packed.size_bytes
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         return future
@@ -161,10 +175,9 @@ class Call:
 
     def abort(self) -> None:
         """The call is given up: end what runs of it (C2)."""
-        futures = set(self._futures)
-        if futures:
-            self._crew.executor.call_off(futures)
-            wait(futures, PATIENCE_S)
+        if self._futures:
+            self._crew.executor.call_off(set(self._futures))
+            wait(set(self._futures), PATIENCE_S)  # those that were cancelled have left by now
         self.release()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copyreg
 import io
 import sys
+import time
 from collections import ChainMap
 from pickle import Pickler, loads
 
@@ -16,11 +17,11 @@ from mpengine.pickling import MAIN, PROTOCOL, PickleBuffer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping, Sequence
+    from collections.abc import Callable, Mapping, MutableMapping
     from typing import Any
 
     Reducers = Mapping[type, Callable[[Any], tuple[Any, ...]]]
-    LeaveOut = Callable[[PickleBuffer], object]
+    LeaveOut = Callable[[PickleBuffer], object] | None
 
 _depth = 0
 
@@ -30,7 +31,7 @@ def depth() -> int:
     return _depth
 
 
-def run(batch: Callable[[], list[Any]], depth_here: int) -> Any:
+def run(batch: Callable[[], list[Any]], depth_here: int) -> tuple[Any, float]:
     """Run a batch of joblib's in a worker.
 
     Args:
@@ -38,14 +39,16 @@ def run(batch: Callable[[], list[Any]], depth_here: int) -> Any:
         depth_here: as ``depth``.
 
     Returns:
-        The list of results, or what becomes that list on its way back.
+        The list of results, or what becomes that list on its way back; and the seconds it took.
     """
     global _depth  # noqa: PLW0603 - a worker is as deep as its calls say
     if _depth != depth_here:
         _depth = depth_here
         _tell_loky(depth_here)
+    began = time.perf_counter()
     results = batch()
-    return results if "numpy" not in sys.modules else Results(results)
+    took_s = time.perf_counter() - began
+    return results if "numpy" not in sys.modules else Results(results), took_s
 
 
 def _tell_loky(depth_here: int) -> None:
@@ -89,7 +92,7 @@ def dump(thing: object, reducers: Reducers, leave_out: LeaveOut) -> bytes:
     Args:
         thing: what to pickle.
         reducers: what some types become.
-        leave_out: called with each large buffer that is beside the pickle; one for which it returns true is in it.
+        leave_out: called with each buffer, which is beside the pickle unless it returns true; None: all are in it.
 
     Raises:
         BaseException: whatever pickling raises.
