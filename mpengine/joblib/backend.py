@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mpengine.joblib.crews import Call
 
 IDLE_S = 300.0
-BATCH_S = 0.05
+BATCH_S = 0.15
 """Seconds of work that are to go to a worker at once, where calls are shorter."""
 MOST_BATCH_S = 0.5
 """Seconds of work that may go to a worker at once, unless it is a single call."""
