@@ -11,7 +11,7 @@ D3. All of it is under one lock, under which no code of the user's runs: calls c
     clerk.
 D4. Each worker's turn is an item of the engine's, made when the loop asks for one, which it does when a worker has
     nothing to do (``is_prompt``).
-D5. A worker whose call is called off is sent nothing more, and ended; so no other call is ever under way there.
+D5. A worker whose call is called off is sent nothing more, and ended: so no other call is ever under way there.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ class Desk(FeedsItself):
             taken = [errand for errand in self._waiting if errand.future in futures]
             for errand in taken:
                 self._waiting.remove(errand)
+                self._promised -= errand.is_promised
             self._stop_if_done()
         return taken
 

@@ -1,14 +1,14 @@
 """Large arrays on their way to workers: written once in a call, and mapped by each worker that gets them.
 
 That is what joblib's own backends do, with one difference.  Theirs write each array into a file of a temporary folder,
-which a process of its own has to remove should the program be killed.  Here all arrays of a call are in one file
-without a name, in memory, which is gone when nobody has it open any more.  Only where a folder is asked for, by
-``temp_folder`` or ``JOBLIB_TEMP_FOLDER``, there is a file in a folder of its own in that one.
+which a process of its own has to remove should the program be killed.  Here all arrays of a call are in one file, in
+memory and without a name, which is gone when nobody has it open any more.  Only where a folder is asked for, by
+``temp_folder`` or ``JOBLIB_TEMP_FOLDER``, there is a file with a name, in a folder of its own in that one.
 
 A1. An array is written once in a call, however many of its batches it is an argument of.
 A2. What workers see of it is a ``numpy.memmap`` of the mode that the call has asked for; ``"r"``, unless told otherwise.
-A3. The file stays until the call is over, or for calls of one ``with Parallel()`` until the next one begins; the folder
-    with it.  A folder that a killed program has left is removed by the next call that is given the same place.
+A3. The file stays until the call is over, or for calls of one ``with Parallel()`` until the next one begins; so does
+    the folder.  One that a killed program has left is removed by the next call that is given the same place.
 A4. A worker that comes too late, with a call that is over, is told so: it never sees another file.
 """
 
@@ -64,18 +64,16 @@ class Dump:
 
         base = joblibs._get_backing_memmap(array)  # noqa: SLF001 - how joblib's own backends tell
         if isinstance(base, np.memmap):
-            reduced: tuple[Any, ...] = joblibs._reduce_memmap_backed(array, base)  # noqa: SLF001 - the same
-            return reduced
+            return joblibs._reduce_memmap_backed(array, base)  # type: ignore[no-any-return]  # noqa: SLF001 - the same
         if self._max_nbytes is None or array.nbytes <= self._max_nbytes or array.dtype.hasobject:
-            reduced = array.__reduce_ex__(5)
-            return reduced
+            return array.__reduce_ex__(5)  # type: ignore[no-any-return]
         known = self._known.get(id(array))
         if known is not None and known[0]() is array:
             return _look, known[1]
         if self._file is None:
             self._file = _File(self._place)
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-        where = (*self._file.write(array, order), array.dtype, array.shape, order, self._mode)
+        where = (self._file.write(array, order), self._mode, array.dtype, array.shape, order)
         key, kept = id(array), self._known
         kept[key] = (weakref.ref(array, lambda ref: _forget(kept, key, ref)), where)
         return _look, where
@@ -152,19 +150,20 @@ def _own_prefix() -> str:
 
 def _sweep(place: str) -> None:
     """Remove what killed programs of this machine have left (A3)."""
-    for name in os.listdir(place):
+    for name in [path.name for path in Path(place).iterdir()]:
         found = re.fullmatch(f"{_own_prefix()}([0-9]+)_([0-9]+)_.*", name)
         if found and not ProcessIdentity.known(int(found[1]), float(found[2])).is_there():
             shutil.rmtree(Path(place) / name, ignore_errors=True)
 
 
-def _look(path: str, inode: int, begin: int, dtype: Any, shape: Any, order: str, mode: str) -> Any:
+def _look(where: tuple[str, int, int], mode: str, dtype: Any, shape: Any, order: str) -> Any:
     """Return an array that was written, mapped; in a worker."""
+    path, inode, begin = where
     import numpy as np
     from joblib import _memmapping_reducer as joblibs
 
     try:
-        found = os.stat(path).st_ino
+        found: int | None = Path(path).stat().st_ino
     except FileNotFoundError:
         found = None
     if found != inode:
@@ -187,9 +186,7 @@ def _reduce_back(array: Any) -> tuple[Any, ...]:
 
     base = joblibs._get_backing_memmap(array)  # noqa: SLF001 - how joblib's own backends tell
     if not isinstance(base, np.memmap):
-        reduced: tuple[Any, ...] = array.__reduce_ex__(5)
-    elif base.filename in joblibs.JOBLIB_MMAPS:
-        reduced = np.array(array, subok=False).__reduce_ex__(5)
-    else:
-        reduced = joblibs._reduce_memmap_backed(array, base)  # noqa: SLF001 - the same
-    return reduced
+        return array.__reduce_ex__(5)  # type: ignore[no-any-return]
+    if base.filename in joblibs.JOBLIB_MMAPS:
+        return np.array(array, subok=False).__reduce_ex__(5)  # type: ignore[return-value]
+    return joblibs._reduce_memmap_backed(array, base)  # type: ignore[no-any-return]  # noqa: SLF001 - the same

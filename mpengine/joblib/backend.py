@@ -24,8 +24,12 @@ BATCH_S = 0.15
 """Seconds of work that are to go to a worker at once, where calls are shorter."""
 MOST_BATCH_S = 0.5
 """Seconds of work that may go to a worker at once, unless it is a single call."""
+BYTES_PER_S = 50_000_000
+"""Calls that weigh much are as good as long: so much as this stands for a second of work."""
 MOST_GROWTH = 4
 """How much larger the next batches may be: what has been short so far need not stay so."""
+VERBOSE = 10
+"""Where ``Parallel(verbose=)`` is at least this, it is told of sizes of batches."""
 MOST_DEPTH = 10
 """So many workers may be within one another; joblib's own backend has the same limit."""
 
@@ -73,7 +77,9 @@ class MpengineBackend(joblibs.AutoBatchingMixin, joblibs.ParallelBackendBase):  
         self.parallel: Any = None
         self._workers: Call | None = None
         self._is_over = threading.Event()
-        self._took_s = self._sent_bytes = 0
+        self._took_s = 0.0
+        self._effective_batch_size: int = self._DEFAULT_EFFECTIVE_BATCH_SIZE
+        self._smoothed_batch_duration: float = self._DEFAULT_SMOOTHED_BATCH_DURATION
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many workers a call gets that asks for ``n_jobs``.
@@ -98,9 +104,7 @@ class MpengineBackend(joblibs.AutoBatchingMixin, joblibs.ParallelBackendBase):  
             return "nested below threads"
         return f"nested {depth() + 1} deep" if depth() >= MOST_DEPTH else ""
 
-    def configure(
-        self, n_jobs: int = 1, parallel: Any = None, prefer: object = None, require: object = None, **options: Any
-    ) -> int:
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
         """Get ready for calls of ``parallel``; return how many workers there will be.
 
         Raises:
@@ -161,7 +165,9 @@ class MpengineBackend(joblibs.AutoBatchingMixin, joblibs.ParallelBackendBase):  
 
     def batch_completed(self, batch_size: int, duration: float) -> None:  # noqa: ARG002 - the worker's own counts
         """Take in how long a batch has taken its worker, and what its calls weigh."""
-        super().batch_completed(batch_size, self._took_s)
+        sent_bytes = 0 if self._workers is None else self._workers.sent_bytes
+        weight_bytes = sent_bytes * batch_size / max(1, self.parallel.n_dispatched_tasks)
+        super().batch_completed(batch_size, self._took_s + weight_bytes / BYTES_PER_S)
 
     def compute_batch_size(self) -> int:
         """Return how many calls are to be a batch: with what they weigh, they should take ``BATCH_S``."""
@@ -171,8 +177,9 @@ class MpengineBackend(joblibs.AutoBatchingMixin, joblibs.ParallelBackendBase):  
             if ideal >= 2 * before or (took_s > MOST_BATCH_S and before > 1):
                 self._effective_batch_size = min(ideal, before * MOST_GROWTH)
                 self._smoothed_batch_duration = self._DEFAULT_SMOOTHED_BATCH_DURATION
-                if self.parallel.verbose >= 10:
-                    self.parallel._print(f"A batch took {took_s:.3g} s: batch_size={self._effective_batch_size}.")
+                if self.parallel.verbose >= VERBOSE:
+                    story = f"A batch took {took_s:.3g} s: batch_size={self._effective_batch_size}."
+                    self.parallel._print(story)  # noqa: SLF001 - as joblib's own do
         return self._effective_batch_size
 
     @contextlib.contextmanager

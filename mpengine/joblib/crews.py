@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
-    from typing import Any
+    from typing import Any, Literal
 
     from mpengine.ipc.messages import Buffer
     from mpengine.joblib.arrays import Dump
@@ -60,11 +60,11 @@ class Wanted:
     environ: tuple[tuple[str, str], ...]
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
-    on_worker_death: str = "retry"
+    on_worker_death: Literal["break", "retry"] = "retry"
     crash_retries: int = 1
     memory_limit: int | None = None
     max_tasks_per_child: int | None = None
-    start_method: str | None = None
+    start_method: Literal["forkserver", "spawn", "fork"] | None = None
 
 
 class _Packer(CallPacker):
@@ -145,7 +145,7 @@ class Call:
         dump: keeps its large arrays.
 
     Attributes:
-        sent_bytes: what its batches have weighed.
+        sent_bytes: what its batches have weighed so far.
     """
 
     def __init__(self, crew: Crew, dump: Dump) -> None:
@@ -167,6 +167,7 @@ class Call:
     def begin(self) -> None:
         """Another call of the same ``with Parallel()`` begins."""
         self._dump.close()
+        self.sent_bytes = 0
 
     def release(self) -> None:
         """The call is over."""

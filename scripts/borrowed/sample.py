@@ -38,8 +38,7 @@ class SampleBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Future[Any]], None] | None = None) -> Future[Any]:
         """Hand a batch to the pool."""
-        assert self._workers is not None
-        future = self._workers.submit(func)
+        future = self._workers.submit(func)  # type: ignore[union-attr]  # configure() comes first
         if callback is not None:
             future.add_done_callback(callback)
         return future
