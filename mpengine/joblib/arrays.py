@@ -1,8 +1,8 @@
 """Large arrays on their way to workers: written once in a call, and mapped by each worker that gets them.
 
 That is what joblib's own backends do, with one difference.  Theirs write each array into a file of a temporary folder,
-which a process of its own has to remove should the program be killed.  Here all arrays of a call are in one file, in
-memory and without a name, which is gone when nobody has it open any more.  Only where a folder is asked for, by
+which a process of its own has to remove should the program be killed.  Here all of a call's are in one file, in memory
+and without a name, which is gone when nobody has it open any more.  Only where a folder is asked for, by
 ``temp_folder`` or ``JOBLIB_TEMP_FOLDER``, there is a file with a name, in a folder of its own in that one.
 
 A1. An array is written once in a call, however many of its batches it is an argument of.
