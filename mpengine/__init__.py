@@ -148,6 +148,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for."""
+    if name == "joblib":  # a backend for it, which nobody else has to have
+        return import_module(f"{__name__}.{name}")
     home = _HOME.get(name)
     if home is None:
         msg = f"module {__name__!r} has no attribute {name!r}"

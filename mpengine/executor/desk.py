@@ -123,7 +123,7 @@ class Desk(FeedsItself):
         return taken
 
     def call_off(self, futures: Collection[Future[Any]]) -> list[Errand]:
-        """Have the workers ended that are at calls nobody wants, and return those that were to be made again (D5)."""
+        """Have the workers ended that are at calls nobody wants (D5); return those of them that wait and have begun."""
         with self._lock:
             at = [lane for lane in self._lanes.values() if lane.errand is not None and lane.errand.future in futures]
             for lane in at:
@@ -133,11 +133,10 @@ class Desk(FeedsItself):
                 turns = frozenset(lane.number for lane in at)
                 self._post(events.ItemsCalledOff(time.monotonic(), turns))
             taken = [errand for errand in self._waiting if errand.future in futures]
-            for errand in taken:
-                self._waiting.remove(errand)
-                self._promised -= errand.is_promised
+            self._waiting = deque([errand for errand in self._waiting if errand.future not in futures])
+            self._promised -= sum(errand.is_promised for errand in taken)
             self._stop_if_done()
-        return taken
+        return [errand for errand in taken if errand.has_begun or errand.future.set_running_or_notify_cancel()]
 
     def _send_waiting(self) -> None:
         while self._free and self._waiting:
@@ -189,6 +188,7 @@ class Desk(FeedsItself):
             if not lane.is_over:
                 self._free.append(lane)
                 self._send_waiting()
+            self._stop_if_done()  # what waited may have been cancelled, all of it
 
     def answered(self, lane: Lane, *, is_last: bool) -> Errand | None:
         """A lane's worker has answered: return whose call that was, and send it the next one unless it ``is_last``."""

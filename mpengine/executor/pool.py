@@ -246,10 +246,11 @@ class Executor(concurrent.futures.Executor):
         Args:
             futures: of calls of this executor; those that are done stay as they are.
         """
-        begun = {future for future in futures if not future.cancel() and not future.done()}
-        if begun:
-            for errand in self._desk.call_off(begun):
-                errand.future.set_exception(concurrent.futures.CancelledError("the call was called off"))
+        unwanted = set(futures)
+        for future in unwanted:
+            future.cancel()
+        for errand in self._desk.call_off(unwanted):
+            errand.future.set_exception(concurrent.futures.CancelledError("the call was called off"))
 
     def terminate_workers(self) -> None:
         """End all workers at once, without waiting for that, and take no more calls.
