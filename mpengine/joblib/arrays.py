@@ -6,7 +6,7 @@ and without a name, which is gone when nobody has it open any more.  Only where 
 ``temp_folder`` or ``JOBLIB_TEMP_FOLDER``, there is a file with a name, in a folder of its own in that one.
 
 A1. An array is written once in a call, however many of its batches it is an argument of.
-A2. What workers see of it is a ``numpy.memmap`` of the mode that the call has asked for; ``"r"``, unless told otherwise.
+A2. What workers see of it is a ``numpy.memmap`` of the mode that the call has asked for; ``"r"`` if none.
 A3. The file stays until the call is over, or for calls of one ``with Parallel()`` until the next one begins; so does
     the folder.  One that a killed program has left is removed by the next call that is given the same place.
 A4. A worker that comes too late, with a call that is over, is told so: it never sees another file.

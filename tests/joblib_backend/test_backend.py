@@ -63,9 +63,7 @@ def test_workers_stay_warm_between_calls_and_are_others_where_something_else_is_
 
 
 def test_workers_that_nobody_uses_end_after_a_while_and_when_they_are_told_to():
-    pids = set(
-        Parallel(n_jobs=2, idle_worker_timeout=0.05)(delayed(calls.pid_of)(number) for number in range(4))
-    )
+    pids = set(Parallel(n_jobs=2, idle_worker_timeout=0.05)(delayed(calls.pid_of)(number) for number in range(4)))
     wait_until(lambda: not any(map(psutil.pid_exists, pids)))
     again = set(Parallel(n_jobs=2)(delayed(calls.pid_of)(number) for number in range(4)))
     mpengine.joblib.shutdown()
@@ -171,9 +169,11 @@ def test_a_generator_that_is_dropped_half_way_ends_what_runs(tmp_path):
     generator = Parallel(return_as="generator_unordered", batch_size=1)(tasks)
     assert next(generator) == 1
     wait_until(lambda: list(tmp_path.iterdir()))
+    dropped = [generator]
+    del generator
     with pytest.warns(UserWarning, match="have been cancelled"):
-        del generator
-        gc.collect()
+        dropped.clear()
+    gc.collect()
 
     assert not any(psutil.pid_exists(int(path.name)) for path in tmp_path.iterdir())
     assert Parallel()(delayed(abs)(number) for number in (-1, -2)) == [1, 2]
@@ -200,7 +200,8 @@ def test_ctrl_c_ends_a_call_and_leaves_nothing(tmp_path):
         import calls_of_joblib, joblib, mpengine.joblib
         from joblib import Parallel, delayed
         try:
-            Parallel(n_jobs=2, backend="mpengine")(delayed(calls_of_joblib.begin_and_sleep)({str(tmp_path)!r}) for _ in range(4))
+            tasks = [delayed(calls_of_joblib.begin_and_sleep)({str(tmp_path)!r})] * 4
+            Parallel(n_jobs=2, backend="mpengine")(tasks)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
         print(Parallel(n_jobs=2, backend="mpengine")(delayed(abs)(number) for number in (-1, -2)))

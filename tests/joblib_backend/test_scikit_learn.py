@@ -135,7 +135,7 @@ def union_of_features(n_jobs):
     from sklearn.preprocessing import StandardScaler
 
     union = FeatureUnion([("parts", PCA(3, svd_solver="full")), ("scaled", StandardScaler())], n_jobs=n_jobs)
-    return lambda x, y: union.fit_transform(x, y)
+    return union.fit_transform
 
 
 def columns(n_jobs):
@@ -143,7 +143,7 @@ def columns(n_jobs):
     from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
     both = ColumnTransformer([("a", StandardScaler(), [0, 1]), ("b", MinMaxScaler(), [2, 3])], n_jobs=n_jobs)
-    return lambda x, y: both.fit_transform(x, y)
+    return both.fit_transform
 
 
 def neighbours(n_jobs):
@@ -170,8 +170,10 @@ def test_every_estimator_and_search_gives_what_it_gives_without_workers(problem,
     calls = []
     submit = mpengine.joblib.MpengineBackend.submit
     monkeypatch.setattr(
-        mpengine.joblib.MpengineBackend, "submit", lambda self, *args, **more: calls.append(1) or submit(self, *args, **more)
-    )  # fmt: skip
+        mpengine.joblib.MpengineBackend,
+        "submit",
+        lambda self, *args, **more: calls.append(1) or submit(self, *args, **more),
+    )
     different, unused = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's own, of small data
