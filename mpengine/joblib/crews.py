@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 PATIENCE_S = 5.0
 """How long a call that is given up waits for the end of what ran of it."""
 
-_PRELOADED = ("mpengine.joblib.remote", "joblib", "numpy")
-"""What workers start with, where this process has it too: they are forked from one that has imported it."""
+_PRELOADED = ("mpengine.joblib.remote", "joblib", "numpy", "pandas")
+_LIBRARY = "sklearn."
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Crew:
             wanted.n_jobs, None, wanted.initializer, wanted.initargs, start_method=wanted.start_method,
             on_worker_death=wanted.on_worker_death, crash_retries=wanted.crash_retries,
             memory_limit=wanted.memory_limit, max_tasks_per_child=wanted.max_tasks_per_child,
-            environ=dict(wanted.environ), preload=tuple(name for name in _PRELOADED if name in sys.modules),
+            environ=dict(wanted.environ), preload=_to_preload(),
         )  # fmt: skip
         self.executor._packer = _Packer(main_by_value=True)  # noqa: SLF001 - ours to the last
         self.calls: set[Call] = set()
@@ -135,6 +135,20 @@ class Crew:
         if at_once:
             self.executor.kill_workers()
         self.executor.shutdown(wait=True)
+
+
+def _to_preload() -> tuple[str, ...]:
+    """Return what workers start with: they are forked from a process that has imported it once for all of them.
+
+    That is what this process has of a few libraries; of scikit-learn it is the parts, each of which takes a second.
+    """
+    parts = [
+        name
+        for name, module in list(sys.modules.items())
+        if name.startswith(_LIBRARY) and name[len(_LIBRARY)].isalpha() and name.count(".") == 1
+        and hasattr(module, "__path__")
+    ]  # fmt: skip
+    return (*(name for name in _PRELOADED if name in sys.modules), *sorted(parts))
 
 
 class Call:
