@@ -109,7 +109,8 @@ PROMISED_SIGNATURES = {
     "Engine.snapshot", "Engine.pids", "Engine.close", "Journal",
     "Ok", "Err", "Report", "Snapshot", "StageMetrics", "WorkerMetrics", "Snapshot.as_dict",
     "Executor", "Executor.submit", "Executor.map", "Executor.shutdown", "Executor.kill_workers",
-    "Executor.call_off", "Executor.terminate_workers", "joblib.register", "joblib.shutdown", "testing.assert_no_orphans",
+    "Executor.call_off", "Executor.terminate_workers", "joblib.register", "joblib.shutdown",
+    "testing.assert_no_orphans",
 }  # fmt: skip
 
 
