@@ -26,7 +26,7 @@ from mpengine.stages import stage as make_stage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, Self
 
     from mpengine.backends.base import Backend
@@ -45,24 +45,25 @@ class Engine:
     As a context manager it keeps its workers warm between runs; without one, every run starts and ends its own.
 
     Args:
-        workers: how many worker processes; None: the cores this process may use (affinity and cgroup quota).  The
-            thread pools of numeric libraries are limited so that workers times threads are these cores.
+        workers: how many; None: the cores this process may use (affinity and cgroup quota), or the CPUs of the cluster.
+            The thread pools of numeric libraries are limited so that workers times threads are these cores.
         start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``.
         ordered: whether results come in input order.
         buffer: items that may wait before a stage that names no ``buffer`` of its own; 16,384 by default.
         on_error: the ``ErrorPolicy`` of stages that name none.
         grace_s: seconds that workers get to leave before they are terminated.
         crash_retries: how many further deaths an item may cause before it fails.
-        memory_limit: bytes of resident memory for each worker process, looked at ten times a second.  One that is over
-            it is replaced between items; an item that takes a worker over it alone fails with a ``MemoryLimitError``.
+        memory_limit: bytes of resident memory for each worker, looked at ten times a second.  One that is over it is
+            replaced between items; an item that takes a worker over it alone fails with a ``MemoryLimitError``.
         max_items_per_worker: a worker is replaced after so many items.
         max_bytes: what the payloads under way may weigh together; 1 GiB by default.
-        backend: ``"process"``, or ``"inline"`` to run everything in this thread, for debugging.
+        backend: ``"process"``; ``"ray"`` for a cluster; or ``"inline"``, all in this thread, for debugging.
         preload: modules that the fork server imports once, so that workers start with them.
-        metrics_interval_s: seconds between snapshots on the metrics board, which a run gets after so long if somebody
-            has asked for it, else after four times as long; 0: never.  Inline runs have no board.
+        metrics_interval_s: seconds between snapshots on the metrics board, which a run gets after so long if asked for,
+            else after four times as long; 0: never.  Inline runs have no board.
         observers: are told what happens, in bulk, by a thread of the engine's; see ``monitor.observing``.
         keep_output: so many bytes of what an item prints are kept for its error; items then run one by one.
+        ray_options: of ``backend="ray"``; see :doc:`cluster`.
 
     Raises:
         ValueError: an option is not what it can be; the message names it.
@@ -86,13 +87,14 @@ class Engine:
         metrics_interval_s: float = 0.5,
         observers: Sequence[Observer] = (),
         keep_output: int = 0,
+        ray_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Check every option; nothing is started before the first run."""
         self._options = EngineOptions(
             workers=workers, start_method=start_method, ordered=ordered, buffer=buffer, grace_s=grace_s,
             crash_retries=crash_retries, memory_limit=memory_limit, max_items_per_worker=max_items_per_worker,
             max_bytes=max_bytes, backend=backend, preload=preload, metrics_interval_s=metrics_interval_s,
-            observers=observers, keep_output=keep_output,
+            observers=observers, keep_output=keep_output, ray_options=ray_options,
         )  # fmt: skip
         self._policy = ErrorPolicy.parse(on_error)
         self._cores = available_cores()
@@ -274,6 +276,7 @@ class Engine:
             head = None
             if self._backend is None:
                 self._backend, head = make_backend(self._options, self.workers, self._cores, plan)
+                self.workers = self._backend.workers
             from mpengine.coordinator.run import Run  # slow imports, for which the fork server need not wait
             from mpengine.coordinator.runoptions import RunOptions
 
@@ -323,12 +326,10 @@ class Engine:
             self._scribe.close()
 
     def cancel(self, reason: str = "cancelled", *, at_once: bool = False) -> None:
-        """End the run that goes on; nothing happens when there is none.
-
-        From any thread, from a signal handler, at any moment, any number of times; the first reason wins.
+        """End the run that goes on, if one does; from any thread or signal handler, at any moment.
 
         Args:
-            reason: becomes the result's reason.
+            reason: becomes the result's reason; the first one wins.
             at_once: do not give workers their ``grace_s``.
         """
         run = self._run
@@ -338,10 +339,7 @@ class Engine:
                 run.hurry()
 
     def snapshot(self) -> Snapshot:
-        """Return the figures of the run that goes on, or of the last one; from any thread.
-
-        Its ``state`` is ``idle`` where there was none.
-        """
+        """Return the figures of the run that goes on, or of the last one, or ``idle`` ones; from any thread."""
         run = self._run
         return self._last_snapshot if run is None else run.snapshot()
 

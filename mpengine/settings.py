@@ -8,12 +8,14 @@ from mpengine.records import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mpengine.monitor.observing import Observer
 
 DEFAULT_BUFFER = 16384
 DEFAULT_MAX_BYTES = 1 << 30
 START_METHODS = ("forkserver", "spawn", "fork")
-BACKENDS = ("process", "inline")
+BACKENDS = ("process", "inline", "ray")
 MOST_S = 1_000_000.0
 """The longest wait, in seconds: eleven days.  Some of the system's own waits take no number above twice that."""
 
@@ -41,6 +43,7 @@ class EngineOptions:
     observers: Sequence[Observer] = ()
     keep_output: int = 0
     environ: Mapping[str, str] | None = None
+    ray_options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check every option."""
@@ -54,6 +57,9 @@ class EngineOptions:
         check_seconds("grace_s", self.grace_s)
         check_seconds("metrics_interval_s", self.metrics_interval_s)
         check_environ("environ", self.environ)
+        check_ray_options(self.ray_options, self.backend)
+        if self.backend == "ray" and self.keep_output:
+            raise ValueError("keep_output does not go with backend='ray': what stages print is in Ray's logs")
         object.__setattr__(self, "preload", check_modules("preload", self.preload))
         object.__setattr__(self, "observers", check_observers("observers", self.observers))
 
@@ -139,6 +145,55 @@ def check_observers(name: str, value: object) -> tuple[Observer, ...]:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and "\0" not in value
+
+
+CONNECTING = {"address": str, "namespace": str, "init": Mapping}
+"""What ``ray_options`` may say of the connection, and of what kind that is."""
+PER_ACTOR = {
+    "num_cpus": int | float,
+    "num_gpus": int | float,
+    "memory": int,
+    "resources": Mapping,
+    "runtime_env": Mapping,
+    "accelerator_type": str,
+}
+"""What they may say of each worker's actor."""
+
+
+def check_ray_options(value: object, backend: str) -> None:
+    """Refuse what is neither None nor options of the Ray backend.
+
+    Raises:
+        ValueError: it is neither, or the engine has another backend.
+    """
+    if value is None:
+        return
+    if backend != "ray":
+        msg = f"ray_options go with backend='ray', not with {backend!r}"
+        raise ValueError(msg)
+    if not isinstance(value, Mapping):
+        msg = f"ray_options must be a mapping, not {value!r:.200}"
+        raise ValueError(msg)  # noqa: TRY004 - as for every option
+    known = {**CONNECTING, **PER_ACTOR}
+    for name, option in value.items():
+        if name not in known:
+            msg = f"ray_options has no {name!r:.200}; it may have {', '.join(known)}"
+            raise ValueError(msg)
+        kind = known[name]
+        if isinstance(option, bool) or not isinstance(option, kind):
+            wanted = kind.__name__.lower() if isinstance(kind, type) else "number"
+            msg = f"ray_options[{name!r}] must be a {wanted}, not {option!r:.200}"
+            raise ValueError(msg)  # noqa: TRY004 - the same
+        if not isinstance(option, str | Mapping) and not 0 <= option < MOST_S * MOST_S:
+            msg = f"ray_options[{name!r}] must be at least 0, not {option!r:.200}"
+            raise ValueError(msg)
+    address = value.get("address")
+    if address is not None and "://" in address:
+        msg = (
+            f"ray_options['address'] is {address!r:.200}, but Ray's client cannot carry an engine: start the program "
+            "on a machine of the cluster, with address='auto'"
+        )
+        raise ValueError(msg)
 
 
 def _is_module_name(name: object) -> bool:

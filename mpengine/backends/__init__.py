@@ -1,4 +1,4 @@
-"""Where batches run: in worker processes, in threads beside the coordinator, or all in the caller's own thread.
+"""Where batches run: in worker processes, actors of a cluster, threads beside the coordinator, or the caller's own.
 
 =============  ============================================================
 ``base``       the contract with the coordinator's loop
@@ -13,6 +13,7 @@
 ``memory``     workers that have grown too large
 ``pressure``   memory that runs short, before the kernel has to kill
 ``stillness``  processes that somebody has stopped
+``ray``        actors of a Ray cluster
 ``local``      threads beside the coordinator
 ``here``       what jobs in this very process need
 ``parcels``    payloads made of others, taken apart
@@ -65,6 +66,10 @@ def make_backend(
     hold_standard_files()
     try:
         head = None
+        if chosen.backend == "ray":
+            from mpengine.backends.ray.backend import RayBackend
+
+            return RayBackend(_options(chosen, chosen.workers or 0, cores), chosen.ray_options or {}), None
         if plan is not None and chosen.start_method != "fork":
             from mpengine.backends.headstart import HeadStart
 

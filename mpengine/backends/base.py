@@ -40,7 +40,7 @@ class BackendOptions:
     """What a backend is made with.
 
     Attributes:
-        workers: how many slots.
+        workers: how many slots; 0: as many as there are CPUs, where that is known only once there is a connection.
         start_method: how processes are started, where there are any.
         preload: modules to import before workers are forked, where that is how they start.
         cores: how many cores the workers share; their numeric libraries get that many threads together.
@@ -62,6 +62,9 @@ class BackendOptions:
 
 class Backend(Protocol):
     """Runs batches."""
+
+    workers: int
+    """How many slots; what was asked for, or what there is on a cluster."""
 
     codec: Codec
     """Packs what goes to workers and unpacks what comes from them."""

@@ -48,6 +48,7 @@ class InlineBackend:
     def __init__(self, options: BackendOptions) -> None:
         """Start without a run."""
         self._options = options
+        self.workers = options.workers
         self.runs_user_code = False
         self.run_id = 0
         self.keeps_times = False

@@ -55,6 +55,7 @@ class ProcessBackend:
     def __init__(self, options: BackendOptions, ahead: Callable[[], HeadStart | None] = lambda: None) -> None:
         """Start nothing yet."""
         self._options = options
+        self.workers = options.workers
         self._ahead = ahead
         self._pickles = PickleCodec(main_by_value=options.start_method != "fork")
         self.codec: Codec = self._pickles

@@ -139,10 +139,10 @@ _OPTIONS = (
     ),
     click.option(
         "--backend",
-        type=click.Choice(["process", "inline"]),
+        type=click.Choice(["process", "inline", "ray"]),
         default="process",
         show_default=True,
-        help="Run the stages in worker processes, or all in this one.",
+        help="Run the stages in worker processes, all in this one, or in actors of a Ray cluster.",
     ),
     click.option(
         "--start-method",

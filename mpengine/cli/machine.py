@@ -18,7 +18,7 @@ from mpengine.backends.cores import available_cores, cpu_quota
 from mpengine.ipc.mpqueue import PIPE_BYTES
 
 NEEDED = ("click", "cloudpickle", "psutil", "rich")
-EXTRAS = ("numpy", "prometheus_client", "pyarrow", "starlette", "threadpoolctl", "uvicorn", "zstandard")
+EXTRAS = ("numpy", "prometheus_client", "pyarrow", "ray", "starlette", "threadpoolctl", "uvicorn", "zstandard")
 
 Facts = dict[str, Any]
 

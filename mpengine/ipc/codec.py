@@ -129,9 +129,12 @@ class PickleCodec:
         """See ``Codec``; a list or range comes from a thread of this process, and has never been packed."""
         if isinstance(payload, list | range):
             return payload  # type: ignore[return-value]  # a range is as good as the list that it stands for
-        buffers: Sequence[Buffer] = ()
         if isinstance(payload, Shared):
-            payload, buffers = parts_of(payload.look(), payload.block.sizes)
+            return self._load(*parts_of(payload.look(), payload.block.sizes))
+        return self._load(payload, ())
+
+    @staticmethod
+    def _load(payload: Any, buffers: Sequence[Buffer]) -> list[Any]:
         try:
             items: list[Any] = pickling.loads(payload, buffers=buffers)  # our own workers' bytes
         except KeyboardInterrupt:
