@@ -249,15 +249,14 @@ class ActorWorker:
             items += report.consumed
             budget -= len(report.results)
             is_last = report.progress in {DONE, GIVEN_BACK, SUSPENDED} or report.kill is not None
-            if is_last:  # before that is told, since nothing of this call may be run again when it is
+            if is_last:
                 self._put_aside(batch_id, job, report)
-                self._slot.end_batch(items)
             yield self._told(batch_id, report, tuple(chunks), payloads)
             for payload in payloads:
                 if type(payload) is Bale:
                     yield payload
             if is_last:
-                return
+                break
         self._slot.end_batch(items)
 
     def _put_aside(self, batch_id: int, job: Job, report: Report) -> None:

@@ -65,6 +65,27 @@ def test_actors_killed_at_any_time_cost_no_item_and_double_none(make_engine, tmp
     assert [book.succeeded for book in report.snapshot.stages] == [150, 150]
 
 
+def test_what_must_not_run_twice_does_not_when_actors_are_killed(make_engine, tmp_path):
+    engine = make_engine(on_error=ErrorPolicy.DROP)
+    notes = tmp_path / "notes"
+
+    def note(item):
+        with notes.open("a") as file:
+            file.write(f"{item}\n")
+        return item
+
+    def source():
+        for item in range(120):
+            if item in (40, 80):
+                os.kill(engine.pids()[0], signal.SIGKILL)
+            yield item
+
+    report = engine.run([source(), stage(note, idempotent=False, buffer=8)]).unwrap()
+    lines = notes.read_text().split()
+    assert len(lines) == len(set(lines))
+    assert sorted([*report.values, *(error.index for error in report.errors)]) == list(range(120))
+
+
 def test_a_call_that_hangs_is_ended_and_says_where(make_engine):
     engine = make_engine(on_error=ErrorPolicy.DROP)
 

@@ -155,7 +155,7 @@ class RayBackend:
             return  # it is dead, which is about to be told
         parts, layout = take_apart(command.payload)
         order, apart = self._outgoing.order(command, parts, layout)
-        link.run(order, apart, is_wanted=self._outgoing.is_wanted(command.batch_id))
+        link.run(order, apart, **self._outgoing.manner(command.batch_id))
 
     def resume(self, command: Resume) -> None:
         """See ``Backend``."""
@@ -164,8 +164,7 @@ class RayBackend:
             return
         link = self._links.get(command.worker_id)
         if link is not None:
-            is_wanted = self._outgoing.is_wanted(command.batch_id)
-            link.resume(command.batch_id, command.out_size, command.budget, is_wanted=is_wanted)
+            link.resume(command.batch_id, command.out_size, command.budget, **self._outgoing.manner(command.batch_id))
 
     def retire(self, worker_id: int, grace_s: float) -> None:
         """See ``Backend``."""
@@ -234,7 +233,8 @@ class RayBackend:
                 at, error = time.monotonic(), (unbuilt.error, unbuilt.traceback)
                 self._happened.append(events.StageBroken(at, link.worker_id, stage, unbuilt.summary, error))
             case links.Missed(_, batch_id, ref):  # sent again, with recipes for what is not there
-                link.run(*self._outgoing.order_again(batch_id, ref), is_wanted=self._outgoing.is_wanted(batch_id))
+                order, apart = self._outgoing.order_again(batch_id, ref)
+                link.run(order, apart, **self._outgoing.manner(batch_id))
             case links.Ended(_, run_id, problems, logged):
                 for record in logged:
                     self.on_record(record, link.worker_id, self.run_id)

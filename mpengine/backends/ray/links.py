@@ -145,14 +145,24 @@ class Link:
         begun = self.actor.begin.remote(keeps_times, levels, dumped)
         self._asked.put(lambda: self._ray.get(begun))
 
-    def run(self, order: Any, apart: list[Any], *, is_wanted: bool) -> None:
-        """Have it run a batch; ``is_wanted``: what comes of it is wanted here."""
-        stream = self.actor.run.remote(order, *apart)
+    def run(self, order: Any, apart: list[Any], *, is_wanted: bool, is_once: bool = False) -> None:
+        """Have it run a batch.
+
+        Args:
+            order: of the batch.
+            apart: references of what is sent beside it.
+            is_wanted: whether what comes of it is wanted here.
+            is_once: whether it must not be run twice, so that the actor goes on when a report has been heard, and not
+                when it is sent: one that is lost with the actor would leave nobody knowing what has been done.
+        """
+        call = self.actor.run.options(_generator_backpressure_num_objects=1) if is_once else self.actor.run
+        stream = call.remote(order, *apart)
         self._asked.put(lambda: self._hear(order.batch_id, stream, is_wanted=is_wanted))
 
-    def resume(self, batch_id: int, out_size: int, budget: int, *, is_wanted: bool) -> None:
-        """Have it go on with a batch."""
-        stream = self.actor.resume.remote(batch_id, out_size, budget)
+    def resume(self, batch_id: int, out_size: int, budget: int, *, is_wanted: bool, is_once: bool = False) -> None:
+        """Have it go on with a batch; see ``run``."""
+        call = self.actor.resume.options(_generator_backpressure_num_objects=1) if is_once else self.actor.resume
+        stream = call.remote(batch_id, out_size, budget)
         self._asked.put(lambda: self._hear(batch_id, stream, is_wanted=is_wanted))
 
     def end(self, run_id: int) -> None:

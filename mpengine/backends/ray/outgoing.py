@@ -96,10 +96,15 @@ class Outgoing:
         )
         return order, apart
 
-    def is_wanted(self, batch_id: int) -> bool:
-        """Whether what comes of a batch is wanted here: to be delivered, or for a thread (P3 of ``objects``)."""
-        following = self.chains[self._out[batch_id].command.chain].following
-        return not following or any(self.chains[index].seats for index in following)
+    def manner(self, batch_id: int) -> dict[str, bool]:
+        """Return how a batch is to be run.
+
+        Whether what comes of it is wanted here, to be delivered or for a thread (P3 of ``objects``); and whether it
+        must not be run twice.
+        """
+        chain = self.chains[self._out[batch_id].command.chain]
+        is_wanted = not chain.following or any(self.chains[index].seats for index in chain.following)
+        return {"is_wanted": is_wanted, "is_once": chain.once_from is not None}
 
     def forget(self, batch_id: int) -> None:
         """A batch is through."""
