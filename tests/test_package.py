@@ -92,7 +92,7 @@ def test_the_command_works_by_both_its_names(packing, core):
     packing.trying.try_command_line(core)
 
 
-EXTRAS = ("dashboard", "parquet", "prometheus", "zstd")
+EXTRAS = ("dashboard", "joblib", "parquet", "prometheus", "zstd")
 
 
 @pytest.mark.slow

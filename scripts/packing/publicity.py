@@ -29,7 +29,7 @@ REFERENCE = ROOT / "docs" / "reference.rst"
 DOCUMENTED = re.compile(r"^\.\. auto(\w+):: (mpengine(?:\.\w+)+)\.(\w+)$", re.MULTILINE)
 MODULES = (
     "mpengine", "mpengine.sources", "mpengine.sinks", "mpengine.testing", "mpengine.monitor.observing",
-    "mpengine.executor",
+    "mpengine.executor", "mpengine.joblib",
 )  # fmt: skip
 """Where users import from."""
 REVEALED = re.compile(r'note: Revealed type is "(.*)"')
