@@ -92,13 +92,20 @@ def test_the_command_works_by_both_its_names(packing, core):
     packing.trying.try_command_line(core)
 
 
-EXTRAS = ("dashboard", "joblib", "parquet", "prometheus", "zstd")
+EXTRAS = ("dashboard", "joblib", "parquet", "prometheus", "ray", "zstd")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_what_takes_an_extra_names_it_where_it_is_missing(packing, core, extra):
     assert f"mpengine[{extra}]" in packing.trying.try_without(core, extra)
+
+
+def test_every_extra_has_a_trial_with_and_without(packing):
+    extras = set(packing.building.extras())
+
+    assert {path.stem.removeprefix("with_") for path in packing.trying.TRIALS.glob("with_*.py")} == extras
+    assert extras - set(packing.trying.NOT_MISSED) == set(EXTRAS)
 
 
 def test_every_public_name_is_in_the_reference(packing):
