@@ -1,6 +1,0 @@
-"""The suite of the same name, on Ray."""
-
-import test_mixes
-from ray_suites import on_ray
-
-globals().update(on_ray(test_mixes))
