@@ -241,8 +241,11 @@ def test_a_program_that_ends_in_the_middle_of_a_generator_waits_for_nobody(tmp_p
 def test_a_large_array_is_written_once_and_mapped_and_a_small_one_is_the_workers_own():
     large, small = np.ones(LARGE), np.ones(10_000)
     told = Parallel(batch_size=1)(delayed(calls.describe)(array) for array in (large, small, large))
+    with contextlib.closing(arrays.Dump(1000, "r", None)) as dump:
+        first, second, other = (dump._reduce(array)[1] for array in (large, large, large.copy()))
 
     assert told == [("memmap", False, LARGE), ("ndarray", True, 10_000), ("memmap", False, LARGE)]
+    assert first == second != other
 
 
 @pytest.mark.parametrize("make", [np.asfortranarray, lambda array: array[::2, 1:], lambda array: array.T])
