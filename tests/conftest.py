@@ -7,6 +7,7 @@ import importlib
 import itertools
 import multiprocessing
 import os
+import re
 import secrets
 import select
 import shutil
@@ -25,6 +26,8 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 COOKIE_NAME = "MPENGINE_TEST_SESSION"
 PATIENCE_S = 5.0
 TESTS_BETWEEN_FULL_COLLECTIONS = 50
+NAMES_ITS_OWNER = re.compile(r"(?:sem\.loky-|joblib_memmapping_folder_)(\d+)[-_]")
+"""Names in ``/dev/shm`` that last as long as the program that has them; another part's tests run some."""
 
 os.environ[COOKIE_NAME] = SESSION_COOKIE = secrets.token_hex(16)
 
@@ -155,7 +158,7 @@ class _Belongings:
         self.pids = set(psutil.pids())
         self.threads = set(threading.enumerate())
         self.fds = _open_fds()
-        self.shared_memory = set(_names("/dev/shm"))
+        self.shared_memory = _shared_memory()
         # By their beginning: an installer at work elsewhere makes names that have the package's in their middle.
         self.temporary_files = {name for name in _names(tempfile.gettempdir()) if name.startswith("mpengine")}
         self.listed = set(_names(os.environ["MPENGINE_RUNTIME_DIR"])) - _those_of_killed_programs()
@@ -177,6 +180,18 @@ def _names(folder):
         return os.listdir(folder)  # noqa: PTH208 - before and after every test, where paths take ten times as long
     except FileNotFoundError:
         return ()
+
+
+def _shared_memory():
+    """Return the names that there are, but for those that tell that they are of somebody else who is still there."""
+    return {
+        name for name in _names("/dev/shm") if (found := NAMES_ITS_OWNER.match(name)) is None or _may_be_ours(found)
+    }
+
+
+def _may_be_ours(found):
+    pid = int(found[1])
+    return pid == os.getpid() or not psutil.pid_exists(pid) or _ours(pid) is not None
 
 
 def _those_of_killed_programs():
@@ -260,7 +275,7 @@ def _description(process):
 
 def _still_named(before, deadline_at):
     """New names of shared memory that stay: everybody's are in one place, and others' tests have some for a moment."""
-    while (left := set(_names("/dev/shm")) - before) and time.monotonic() < deadline_at:
+    while (left := _shared_memory() - before) and time.monotonic() < deadline_at:
         time.sleep(0.05)
     return left
 

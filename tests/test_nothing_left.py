@@ -68,6 +68,12 @@ def test_good_fd():
 def test_bad_shared_memory():
     open("/dev/shm/" + os.environ["NAME"], "w").close()
 
+def test_bad_shared_memory_that_tells_whose_it_is():
+    open(f"/dev/shm/sem.loky-{os.getpid()}-{os.environ['NAME']}", "w").close()
+
+def test_good_others_shared_memory():
+    open(f"/dev/shm/sem.loky-{os.getppid()}-{os.environ['NAME']}", "w").close()
+
 def test_bad_temporary_file():
     open(os.path.join(tempfile.gettempdir(), "mpengine-left"), "w").close()
 
@@ -113,7 +119,8 @@ def test_what_a_test_leaves_fails_that_test_and_no_other(tmp_path):
             capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
     finally:
-        shared.unlink(missing_ok=True)
+        for name in shared.parent.glob(f"*{shared.name}"):
+            name.unlink()
 
     failed = re.findall(r"^(?:ERROR|FAILED) \S+::(\w+)", suite.stdout, re.MULTILINE)
     assert sorted(failed) == sorted(re.findall(r"def (test_bad\w*)", SUITE)), suite.stdout + suite.stderr
@@ -126,6 +133,7 @@ def test_what_a_test_leaves_fails_that_test_and_no_other(tmp_path):
         "test_bad_fd": "fds",
         "test_bad_other_file_behind_the_same_fd": "fds",
         "test_bad_shared_memory": "shared memory",
+        "test_bad_shared_memory_that_tells_whose_it_is": "shared memory",
         "test_bad_temporary_file": "temporary files",
         "test_bad_ring_that_has_grown_old_and_is_held": "fds",
     }, suite.stdout
