@@ -86,14 +86,23 @@ def _runs_beside_what_it_may(request, _turns):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Keep the part that is asked for: each has a share of what is slow, and keeps its tests when others are added."""
+    """Keep the part that is asked for: each has a share of what is slow, and keeps its tests when others are added.
+
+    The last part has all tests of Ray, which start it but once so, and leave their marks on no other test's process.
+    """
     number, parts = map(int, (config.getoption("--part") or "1/1").split("/"))
     is_short = config.getoption("--short")
-    mine = [
-        zlib.crc32(item.nodeid.encode()) % parts == number - 1 and not (is_short and item.get_closest_marker("long"))
-        for item in items
-    ]
-    config.hook.pytest_deselected(items=[item for item, is_mine in zip(items, mine, strict=True) if not is_mine])
+
+    def is_mine(item):
+        if is_short and item.get_closest_marker("long"):
+            return False
+        if parts == 1:
+            return True
+        is_of_ray = item.nodeid.startswith("tests/ray/")
+        return number == parts if is_of_ray else zlib.crc32(item.nodeid.encode()) % (parts - 1) == number - 1
+
+    mine = list(map(is_mine, items))
+    config.hook.pytest_deselected(items=[item for item, keeps in zip(items, mine, strict=True) if not keeps])
     items[:] = itertools.compress(items, mine)
 
 

@@ -9,7 +9,8 @@ P5. An item that a worker has died of runs on a worker that runs nothing else; w
 P6. Where a stage takes several items at once, what waits is joined until it has them.  For more it waits only while a
     worker is at something quick that may bring them, and no longer than ``FILL_S``.
 P7. The branches of a mix take turns, so that one item is in all of them at the same time.  Where there are as many
-    workers as branches, none has one in reserve behind another one of the same items.
+    workers as branches, none has one in reserve behind another one, of these items or of others: two workers might each
+    have in reserve what the other's items wait for.  Behind the same one it may have younger items.
 P8. Where memory allows fewer processes at work than there are, only as many get something, and nothing in reserve.
 P9. Near the end, when the source has and hardly any batch waits, they are cut to a share each, and nobody has one in
     reserve: who is through first takes the next.
@@ -199,11 +200,11 @@ class Dispatcher:
             self._sheet.refuse(chain, wait)
 
     def _is_beside(self, worker: Worker, batch: Batch) -> bool:
-        """Whether ``worker`` is at another branch of the same items, and there is somebody else for this one (P7)."""
+        """Whether ``worker`` is at another branch, and there is somebody else for this one (P7)."""
         joint = batch.joint
         if joint is None or self._crew.size_for(batch.chain) < len(joint.branches):
             return False
-        is_beside = any(held.joint is joint and held.chain != batch.chain for held in worker.held.values())
+        is_beside = any(held.joint and held.chain != batch.chain for held in worker.held.values())
         self._is_personal |= is_beside
         return is_beside
 

@@ -8,10 +8,15 @@ import mpengine.joblib
 
 @pytest.fixture(scope="module", autouse=True)
 def _tracker_of_joblib_is_there_before():
-    """Have the one process of joblib's own that stays for good started before anybody looks what a test leaves."""
+    """Have the one process of joblib's own that stays for good started before anybody looks what a test leaves.
+
+    It ends with these tests: others look at all the children that there are.
+    """
     from joblib.externals.loky.backend import resource_tracker
 
     resource_tracker.ensure_running()
+    yield
+    resource_tracker._resource_tracker._stop()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """One Ray for all of these tests, and suites of other backends that are run on it.
 
-To start Ray takes seconds, and so does every actor.  So the connection is the session's, and backends are handed from
+To start Ray takes seconds, and so does every actor.  So they share one connection, and backends are handed from
 test to test with their actors warm, unless a test has cancelled or broken something.  How things start and end is
 tested apart, in interpreters of their own (``test_ray_ends``).
 """
@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 PATIENCE_S = 10.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster():
-    """Ray, on this machine."""
+    """Ray, on this machine, until the last of these tests; what it changes in this process is put back."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
@@ -38,6 +38,7 @@ def cluster():
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     before = signal.getsignal(signal.SIGTERM)
+    factory = logging.getLogRecordFactory()  # Ray's adds an attribute to every record
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves the log files of what it starts to the collector
         ray.init(
@@ -49,6 +50,7 @@ def cluster():
     yield ray
     _Kept.close_all()
     shut_down(ray)
+    logging.setLogRecordFactory(factory)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from scheduler_model import Watch, check_end, run_to_the_end
 from scheduler_world import Death, Shape, StageShape, begin, pack_all
@@ -63,7 +65,25 @@ def test_p7_a_branch_does_not_wait_behind_another_of_the_same_items_where_there_
     assert chains_held(world) == [[2], [1], [0]]
 
 
-def test_p7_but_it_may_wait_behind_a_branch_of_older_items():
+@pytest.mark.parametrize("seed", range(6))
+def test_p7_nor_behind_another_one_of_older_items_whoever_is_done_first(seed):
+    chance = random.Random(seed)
+    world = begin(Shape((StageShape(mixes=3, buffer=12),), workers=3, items=60), size=4)
+    branches = {0, 1, 2}
+    while True:
+        for sizer in world.scheduler.sizers[:3]:
+            sizer.size = chance.randint(1, 4)
+        pack_all(world)
+        held = chains_held(world)
+        assert all(len(branches & set(chains)) <= 1 for chains in held), held
+        busy = [number for number, chains in enumerate(held) if chains]
+        if not busy:
+            break
+        world.advance(chance.choice(busy))
+    finish(world)
+
+
+def test_p7_but_it_may_wait_behind_older_items_of_its_own_branch():
     world = begin(MIX)
     pack_all(world)
 
