@@ -72,14 +72,17 @@ def pytest_addoption(parser):
 def _turns(request):
     path = request.config.getoption("--turns")
     with contextlib.ExitStack() as stack:
-        yield path and stack.enter_context(Path(path).open())
+        yield path and stack.enter_context(Path(path).open("r+"))
 
 
 @pytest.fixture(autouse=True)
 def _runs_beside_what_it_may(request, _turns):
     """Keep all other parts waiting while a test runs that is marked ``alone``."""
     if _turns is not None:
+        # Through the gate one by one: who waits to be alone waits in it, or others would go past for ever.
+        fcntl.lockf(_turns, fcntl.LOCK_EX)
         fcntl.flock(_turns, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.lockf(_turns, fcntl.LOCK_UN)
     yield
     if _turns is not None:
         fcntl.flock(_turns, fcntl.LOCK_UN)

@@ -10,7 +10,8 @@ P6. Where a stage takes several items at once, what waits is joined until it has
     worker is at something quick that may bring them, and no longer than ``FILL_S``.
 P7. The branches of a mix take turns, so that one item is in all of them at the same time.  Where there are as many
     workers as branches, none has one in reserve behind another one, of these items or of others: two workers might each
-    have in reserve what the other's items wait for.  Behind the same one it may have younger items.
+    have in reserve what the other's items wait for; also of the same branch, since what a worker gives back (J4) is
+    older than what it has in reserve.
 P8. Where memory allows fewer processes at work than there are, only as many get something, and nothing in reserve.
 P9. Near the end, when the source has and hardly any batch waits, they are cut to a share each, and nobody has one in
     reserve: who is through first takes the next.
@@ -200,13 +201,11 @@ class Dispatcher:
             self._sheet.refuse(chain, wait)
 
     def _is_beside(self, worker: Worker, batch: Batch) -> bool:
-        """Whether ``worker`` is at another branch, and there is somebody else for this one (P7)."""
+        """Whether ``worker`` is at a branch already, and there is somebody else for this one (P7)."""
         joint = batch.joint
         if joint is None or self._crew.size_for(batch.chain) < len(joint.branches):
             return False
-        is_beside = any(held.joint and held.chain != batch.chain for held in worker.held.values())
-        self._is_personal |= is_beside
-        return is_beside
+        return any(held.joint for held in worker.held.values())
 
     def _is_filling(self, batch: Batch) -> bool:
         """Whether ``batch`` is less than its stage takes at once, and more of it is about to come (P6)."""

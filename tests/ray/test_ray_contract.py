@@ -1,7 +1,10 @@
 """What every backend does alike, on Ray."""
 
+import pytest
 import test_contract
 from ray_suites import on_ray
+
+pytestmark = pytest.mark.long
 
 globals().update(
     on_ray(
