@@ -88,11 +88,17 @@ def _runs_beside_what_it_may(request, _turns):
         fcntl.flock(_turns, fcntl.LOCK_UN)
 
 
+def is_of_ray(item):
+    return item.nodeid.startswith("tests/ray/")
+
+
 def pytest_collection_modifyitems(config, items):
     """Keep the part that is asked for: each has a share of what is slow, and keeps its tests when others are added.
 
     The last part has all tests of Ray, which start it but once so, and leave their marks on no other test's process.
+    In one process they come last, for the same reason.
     """
+    items.sort(key=is_of_ray)
     number, parts = map(int, (config.getoption("--part") or "1/1").split("/"))
     is_short = config.getoption("--short")
 
@@ -101,8 +107,7 @@ def pytest_collection_modifyitems(config, items):
             return False
         if parts == 1:
             return True
-        is_of_ray = item.nodeid.startswith("tests/ray/")
-        return number == parts if is_of_ray else zlib.crc32(item.nodeid.encode()) % (parts - 1) == number - 1
+        return number == parts if is_of_ray(item) else zlib.crc32(item.nodeid.encode()) % (parts - 1) == number - 1
 
     mine = list(map(is_mine, items))
     config.hook.pytest_deselected(items=[item for item, keeps in zip(items, mine, strict=True) if not keeps])

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 PATIENCE_S = 10.0
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def cluster():
-    """Ray, on this machine, until the last of these tests; what it changes in this process is put back."""
+    """Ray, on this machine; tests of other things come before these."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
@@ -38,7 +38,6 @@ def cluster():
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     before = signal.getsignal(signal.SIGTERM)
-    factory = logging.getLogRecordFactory()  # Ray's adds an attribute to every record
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves the log files of what it starts to the collector
         ray.init(
@@ -50,7 +49,6 @@ def cluster():
     yield ray
     _Kept.close_all()
     shut_down(ray)
-    logging.setLogRecordFactory(factory)
     shutil.rmtree(folder, ignore_errors=True)
 
 
