@@ -16,7 +16,6 @@ import contextlib
 import os
 import sys
 
-from mpengine import pickling
 from mpengine.cancellation import CancelFlag, bind_flag
 from mpengine.ipc.bales import Bale, BaleCodec
 from mpengine.ipc.codec import dump_error
@@ -24,11 +23,12 @@ from mpengine.ipc.controlblock import CANCEL_OFFSET, ControlBlock
 from mpengine.ipc.lastwords import leave_words
 from mpengine.records import dataclass
 from mpengine.worker import logwatch
-from mpengine.worker.chain import LEAVING, UNREADABLE, BrokenStageError, Chain, Site, Stopped, failure_of, pickled
+from mpengine.worker.chain import LEAVING, BrokenStageError, Chain, Site, Stopped, pickled
 from mpengine.worker.jobs import Job, Window
+from mpengine.worker.main import flush_streams, load_stages, report_unreadable
 from mpengine.worker.packing import pack_results
 from mpengine.worker.remaking import Maker, with_parts
-from mpengine.worker.reports import DONE, GIVEN_BACK, SUSPENDED, Report, Tally
+from mpengine.worker.reports import DONE, GIVEN_BACK, SUSPENDED, Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class ActorWorker:
         problems = [problem for chain in self._chains.values() for problem in chain.close()]
         self._chains.clear()
         self._dumped = ()
-        _flush_streams()
+        flush_streams()
         return tuple(problems), self._records.take()
 
     # ------------------------------------------------------------------ inside
@@ -265,7 +265,7 @@ class ActorWorker:
             self._suspended[batch_id] = job
         else:
             job.close()
-        _flush_streams()
+        flush_streams()
 
     @staticmethod
     def _advance(job: Job, budget: int) -> Report:
@@ -290,10 +290,7 @@ class ActorWorker:
         )
 
     def _fail_all(self, order: Order, error: BaseException, steps: int) -> Told:
-        report = Report([Tally() for _ in range(steps)], consumed=order.hi - order.lo, progress=DONE)
-        for position in range(order.lo, order.hi):
-            report.tallies[0].failed += 1
-            report.failures.append(failure_of(position, 0, error, UNREADABLE, 1))
+        report = report_unreadable(range(order.lo, order.hi), error, steps)
         self._slot.end_batch(0)
         return self._told(order.batch_id, report, (), ())
 
@@ -305,10 +302,7 @@ class ActorWorker:
         """
         chain = self._chains.get(number)
         if chain is None:
-            try:
-                stages = pickling.loads(self._dumped[number])  # the coordinator's own bytes
-            except Exception as error:
-                raise BrokenStageError(0, error) from error
+            stages = load_stages(self._dumped, number)
             try:
                 chain = self._chains[number] = Chain(stages, self._worker_id)
             except LEAVING as leaving:
@@ -320,16 +314,9 @@ class ActorWorker:
 
 def _leave(leaving: BaseException) -> NoReturn:
     """End this process, as user code wants it (Y4)."""
-    _flush_streams()
+    flush_streams()
     code = leaving.code if isinstance(leaving, SystemExit) else 130
     os._exit(code if isinstance(code, int) else int(code is not None))
-
-
-def _flush_streams() -> None:
-    """Write out what user code has printed, so that nothing of it is lost if this process is killed later."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or broken: the user's own business
-            stream.flush()
 
 
 def _whole(parts: Sequence[Any], apart: Sequence[Bale]) -> list[Any]:

@@ -205,10 +205,7 @@ class Worker:
         self._outbox.put(_returned(batch_id, report, tuple(chunks), payloads))
 
     def _fail_all(self, message: messages.RunBatch, error: BaseException, steps: int) -> None:
-        report = Report([Tally() for _ in range(steps)], consumed=message.hi - message.lo, progress=DONE)
-        for position in range(message.lo, message.hi):
-            report.tallies[0].failed += 1
-            report.failures.append(failure_of(position, 0, error, UNREADABLE, 1))
+        report = report_unreadable(range(message.lo, message.hi), error, steps)
         self._outbox.put(_returned(message.batch_id, report, (), ()))
         self._slot.end_batch(0)
 
@@ -220,11 +217,7 @@ class Worker:
         """
         chain = self._chains.get(number)
         if chain is None:
-            try:
-                stages = pickling.loads(self._dumped[number])  # the coordinator's own bytes
-            except Exception as error:
-                raise BrokenStageError(0, error) from error
-            chain = self._chains[number] = Chain(stages, self._worker_id)
+            chain = self._chains[number] = Chain(load_stages(self._dumped, number), self._worker_id)
             if self._keeps_times:
                 chain.keep_times()
         return chain
@@ -245,9 +238,35 @@ class Worker:
         if self._site.capture is not None:
             self._site.capture.take()
             return
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or broken: the user's own business
-                stream.flush()
+        flush_streams()
+
+
+def flush_streams() -> None:
+    """Write out what user code has printed, as far as its streams take it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or broken: the user's own business
+            stream.flush()
+
+
+def load_stages(dumped: Sequence[messages.Buffer], number: int) -> Any:
+    """Return the stages of chain ``number``, from the coordinator's own bytes.
+
+    Raises:
+        BrokenStageError: they cannot be loaded.
+    """
+    try:
+        return pickling.loads(dumped[number])
+    except Exception as error:
+        raise BrokenStageError(0, error) from error
+
+
+def report_unreadable(positions: range, error: BaseException, steps: int) -> Report:
+    """Return the report on a batch of whose payload nothing can be made out: every item has failed with that."""
+    report = Report([Tally() for _ in range(steps)], consumed=len(positions), progress=DONE)
+    for position in positions:
+        report.tallies[0].failed += 1
+        report.failures.append(failure_of(position, 0, error, UNREADABLE, 1))
+    return report
 
 
 def _returned(
