@@ -16,7 +16,6 @@ import contextlib
 import itertools
 import os
 import select
-import sys
 from collections import OrderedDict
 
 from mpengine.bounded import stand_in
@@ -102,6 +101,8 @@ class _Server:
             self._poll.register(self._flag.fileno(), select.POLLIN)
 
     def serve(self) -> None:
+        from mpengine.worker.main import flush_streams  # which every worker has, and the parent has no use for
+
         self._write(calls.frame_of(calls.READY))
         made = 0
         while (frame := self._next()) is not None:
@@ -112,7 +113,7 @@ class _Server:
             self._write(calls.frame_of(kind | calls.LAST if is_last else kind, made, parts))
             if is_last:
                 return
-            _flush_streams()
+            flush_streams()  # the next call may be long, or this process killed
 
     def _is_last(self, made: int) -> bool:
         turn = self._turn
@@ -180,13 +181,6 @@ def _leave(error: BaseException) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):  # no stderr, which is the user's own business
             traceback.print_exception(error)
     raise SystemExit(1) from error
-
-
-def _flush_streams() -> None:
-    """Write out what was printed: the next call may be long, or this process killed."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or broken: the user's own business
-            stream.flush()
 
 
 def _resident_bytes() -> int:
